@@ -1,0 +1,24 @@
+# saif_room(NAME): src/NAME/**/*.cc without *_test.cc becomes the static library saif_NAME, which links every room
+# declared before it. Its unit tests (*_test.cc beside the code) are collected by tests.cmake.
+add_library(saif_flags INTERFACE)
+target_include_directories(saif_flags INTERFACE "${CMAKE_SOURCE_DIR}/include" "${CMAKE_SOURCE_DIR}/src")
+target_compile_options(saif_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
+                       -Wnon-virtual-dtor -Werror)
+if(SAIF_SANITIZE)
+  target_compile_options(saif_flags INTERFACE "-fsanitize=${SAIF_SANITIZE}" -fno-omit-frame-pointer
+                         -fno-sanitize-recover=all)
+  target_link_options(saif_flags INTERFACE "-fsanitize=${SAIF_SANITIZE}")
+endif()
+find_package(OpenMP REQUIRED)
+target_link_libraries(saif_flags INTERFACE OpenMP::OpenMP_CXX)
+
+set(SAIF_ROOMS "")
+set(SAIF_ROOM_TARGETS_REVERSED "")
+macro(saif_room name)
+  file(GLOB_RECURSE _sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/src/${name}/*.cc")
+  list(FILTER _sources EXCLUDE REGEX "_test\\.cc$")
+  add_library(saif_${name} STATIC ${_sources} "${CMAKE_SOURCE_DIR}/cmake/empty.cc")
+  target_link_libraries(saif_${name} PUBLIC ${SAIF_ROOM_TARGETS_REVERSED} saif_flags)
+  list(APPEND SAIF_ROOMS ${name})
+  list(PREPEND SAIF_ROOM_TARGETS_REVERSED saif_${name})
+endmacro()
