@@ -1,0 +1,154 @@
+// The operations a model, an SAE and their training are made of: about 25 coarse ones behind one interface.
+//
+// Every operation is batch-invariant: what a row of the result holds depends on that row's inputs only, bit for bit,
+// whatever other rows share the call, however many threads run, however a KV chain is cut into segments. Each output
+// element is accumulated in float32 in one fixed order: along `in` for products, along absolute positions in attention.
+//
+// Pointers and views never overlap unless an operation says so. Operations are blocking; one Backend may be used from
+// one thread at a time (it owns scratch memory); it runs its own parallel loops.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "saif/tensor.h"
+
+namespace saif {
+
+// In which type activations meet weights. kBf16: activations are rounded to bfloat16, products accumulate in float32.
+enum class Compute { kF32, kBf16 };
+
+// A matrix as torch's Linear stores it: [out, in] row-major, F32, F16 or BF16, used where it lies.
+struct WeightView {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t out = 0, in = 0;
+};
+
+// y[m, out] = x[m, in] w^T + bias, or y += ... when `accumulate`.
+struct LinearPart {
+  WeightView w;
+  const float* bias = nullptr;  // [out] or nullptr
+  Mat<float> y;                 // [m, out]
+  bool accumulate = false;
+};
+
+enum class Activation { kSilu, kGeluTanh, kGeluErf, kRelu };
+
+// One layer's keys and values of one KV segment. Tokens sit at absolute positions [begin, begin + length).
+// k: [n_kv_heads][capacity / 16][d_head][16]  keys in transposed blocks of 16 tokens: scores of 16 keys at a time
+// v: [n_kv_heads][capacity][d_head]
+struct KvView {
+  float* k = nullptr;
+  float* v = nullptr;
+  int64_t capacity = 0;  // multiple of 16
+  int64_t begin = 0;
+  int64_t length = 0;
+};
+constexpr int64_t kKvBlock = 16;
+
+// Query rows [row, row + n_rows) of a batch at consecutive positions [position, position + n_rows); `chain` holds the
+// KV of positions [0, position + n_rows) in order, its last views ending with the rows' own keys.
+struct AttentionRun {
+  int64_t row = 0, n_rows = 0, position = 0;
+  std::span<const KvView> chain;
+};
+
+struct AttentionShape {
+  int64_t n_heads = 0, n_kv_heads = 0, d_head = 0;
+  float scale = 1.0f;    // multiplies q.k
+  float softcap = 0.0f;  // 0: none; else scores = softcap * tanh(scores / softcap)
+  int64_t window = 0;    // 0: none; else a token sees itself and the window - 1 before it
+};
+
+// Rotation tables: cos and sin are [n_positions, rotary_dim / 2] float32, any attention factor already multiplied in.
+struct RopeTable {
+  Mat<const float> cos, sin;
+  int64_t rotary_dim = 0;  // leading dimensions of each head that are rotated
+};
+
+class Backend {
+ public:
+  virtual ~Backend() = default;
+  virtual std::string name() const = 0;                 // "cpu (avx512bf16)"
+  virtual bool has_fast_bf16() const = 0;               // bf16 products are faster than float32 ones here
+
+  // --- products
+  // All parts share x, which is rounded once. Dtypes may differ between parts.
+  virtual void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) = 0;
+
+  // --- rows
+  // y[i] = w[ids[i]] * scale
+  virtual void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) = 0;
+  // y = x / rms(x) * (weight + offset). weight [cols]; y may be x. Mean of squares accumulated in a fixed order.
+  virtual void rms_norm(Mat<const float> x, const float* weight, float offset, float eps, Mat<float> y) = 0;
+  // y = (x - mean) / sqrt(var + eps) * weight + bias; bias may be nullptr; y may be x.
+  virtual void layer_norm(Mat<const float> x, const float* weight, const float* bias, float eps, Mat<float> y) = 0;
+  // y += x
+  virtual void add(Mat<const float> x, Mat<float> y) = 0;
+  // y = act(gate) * up; y may be gate or up
+  virtual void glu(Activation act, Mat<const float> gate, Mat<const float> up, Mat<float> y) = 0;
+  // x = act(x)
+  virtual void activate(Activation act, Mat<float> x) = 0;
+  // x = cap * tanh(x / cap)
+  virtual void softcap(float cap, Mat<float> x) = 0;
+
+  // --- attention
+  // Rotates in place each head of x [rows, n_heads * d_head] by its row's position: halves (x[i], x[i + rotary_dim/2])
+  // are a pair, as in Hugging Face's rotate_half.
+  virtual void rope(Mat<float> x, int64_t d_head, std::span<const int32_t> positions, const RopeTable& table) = 0;
+  // Stores rows of k and v [n, n_kv_heads * d_head] at tokens [at, at + n) of the segment (offsets from its begin).
+  virtual void kv_store(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvView& segment, int64_t at) = 0;
+  // z[row] = softmax(scale * q k^T) v for all runs: q, z [rows, n_heads * d_head].
+  virtual void attention(Mat<const float> q, std::span<const AttentionRun> runs, const AttentionShape& shape,
+                         Mat<float> z) = 0;
+  // The probabilities themselves for the rows of one run: pattern [n_rows, n_heads * n_keys], n_keys = position +
+  // n_rows, zero where a key is not visible. And z from given probabilities.
+  virtual void attention_pattern(Mat<const float> q, const AttentionRun& run, const AttentionShape& shape,
+                                 Mat<float> pattern) = 0;
+  virtual void attention_apply(Mat<const float> pattern, const AttentionRun& run, const AttentionShape& shape,
+                               Mat<float> z) = 0;
+
+  // --- vocabulary
+  // For each row of logits: log_sum_exp(row).
+  virtual void log_sum_exp(Mat<const float> logits, std::span<float> out) = 0;
+  virtual void argmax(Mat<const float> logits, std::span<int32_t> out) = 0;  // ties: the lowest index
+
+  // --- sparse dictionaries (rows of `dictionary` are latents; CSR: offsets [n+1], indices, values)
+  // Keeps the k largest entries of each row of x, in order of index; ties: the lowest index. positive_only drops
+  // entries <= 0 from the kept ones. out_* are [rows, k], unused places hold index -1, value 0.
+  virtual void top_k(Mat<const float> x, int64_t k, bool positive_only, Mat<int32_t> out_index,
+                     Mat<float> out_value) = 0;
+  // y[r] += sum_i values[i] * dictionary[indices[i]] over the row's entries, in their order.
+  virtual void sparse_decode(std::span<const int64_t> offsets, std::span<const int32_t> indices,
+                             std::span<const float> values, const WeightView& dictionary, Mat<float> y) = 0;
+  // out[i] = dot(x[r], dictionary[indices[i]]) for each entry i of row r.
+  virtual void sparse_dot(Mat<const float> x, std::span<const int64_t> offsets, std::span<const int32_t> indices,
+                          const WeightView& dictionary, std::span<float> out) = 0;
+  // gradient[j] += sum over entries (r, j) of values * x[r], rows in ascending order: float32 [n_latents, cols]. The
+  // transposed structure (by latent): column_offsets [n_latents + 1], rows, values.
+  virtual void sparse_outer(std::span<const int64_t> column_offsets, std::span<const int32_t> rows,
+                            std::span<const float> values, Mat<const float> x, Mat<float> gradient) = 0;
+};
+
+// The plain reference: obviously right, float32 (bf16 inputs rounded, then multiplied exactly), single loops.
+std::unique_ptr<Backend> make_ref_backend();
+
+// The fast one. `isa`: "" picks the best this CPU has; "avx2", "avx512", "avx512bf16", "generic" force one (throws
+// kUnsupported when the CPU lacks it).
+std::unique_ptr<Backend> make_cpu_backend(const std::string& isa = "");
+std::vector<std::string> supported_isas();
+
+// The best product rate of a general library on this machine, for comparison only (oneDNN).
+struct LibraryGemm {
+  // y[m, n] = x[m, k] w[n, k]^T, bf16 or f32 inputs, float32 result; weights used in place.
+  static bool available();
+  static std::string version();
+  static void bf16(const uint16_t* x, const uint16_t* w, float* y, int64_t m, int64_t n, int64_t k);
+  static void f32(const float* x, const float* w, float* y, int64_t m, int64_t n, int64_t k);
+};
+
+}  // namespace saif
