@@ -26,7 +26,11 @@ class RowEdit {
   virtual void apply(Mat<float> h, std::span<const int64_t> steps) const = 0;
 };
 
-enum class EditPositions { kGenerated, kAll, kLast };  // last prompt token and generated | every row | last prompt token
+enum class EditPositions {
+  kGenerated,
+  kAll,
+  kLast
+};  // last prompt token and generated | every row | last prompt token
 
 struct AppliedEdit {
   Site site;
@@ -64,8 +68,8 @@ struct GenerateRequest {
 };
 
 struct TokenLogprobs {
-  float chosen = 0;                               // log-probability of the generated token
-  std::vector<std::pair<int32_t, float>> top;     // the K likeliest, descending
+  float chosen = 0;                            // log-probability of the generated token
+  std::vector<std::pair<int32_t, float>> top;  // the K likeliest, descending
 };
 
 struct GenerateResult {
@@ -77,8 +81,8 @@ struct GenerateResult {
 };
 
 struct EngineOptions {
-  int64_t max_batch = 128;         // sequences decoded together
-  int64_t max_prefill_rows = 2048; // rows of one prefill pass
+  int64_t max_batch = 128;          // sequences decoded together
+  int64_t max_prefill_rows = 2048;  // rows of one prefill pass
 };
 
 struct TokenCounts {
@@ -97,7 +101,8 @@ class Engine {
 
   // Generates for all requests: shared prefixes are computed once, finished rows are replaced at once. Throws
   // kInvalidArgument for an empty prompt, one that leaves no room in the context, an id outside the vocabulary;
-  // kRefused when a request's edits touched no row. on_token (may be empty): (request, token, text that became certain).
+  // kRefused when a request's edits touched no row. on_token (may be empty): (request, token, text that became
+  // certain).
   using OnToken = std::function<void(size_t request, int32_t id, const std::string& text)>;
   using OnDone = std::function<void(size_t request, const GenerateResult& result)>;
   std::vector<GenerateResult> generate(std::span<const GenerateRequest> requests, const Control& control,

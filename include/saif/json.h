@@ -29,13 +29,14 @@ class Json {
   Json(T i) : value_(static_cast<int64_t>(i)) {}  // NOLINT(google-explicit-constructor)
   template <typename T>
     requires std::is_floating_point_v<T>
-  Json(T d) : value_(static_cast<double>(d)) {}  // NOLINT(google-explicit-constructor)
+  Json(T d) : value_(static_cast<double>(d)) {}         // NOLINT(google-explicit-constructor)
   Json(const char* s) : value_(std::string(s)) {}       // NOLINT(google-explicit-constructor)
   Json(std::string_view s) : value_(std::string(s)) {}  // NOLINT(google-explicit-constructor)
   Json(std::string s) : value_(std::move(s)) {}         // NOLINT(google-explicit-constructor)
   template <typename T>
-  Json(const std::vector<T>& items) : value_(Array(items.begin(), items.end())) {}  // NOLINT(google-explicit-constructor)
-  Json(Array a) : value_(std::move(a)) {}                                            // NOLINT(google-explicit-constructor)
+  Json(const std::vector<T>& items)
+      : value_(Array(items.begin(), items.end())) {}  // NOLINT(google-explicit-constructor)
+  Json(Array a) : value_(std::move(a)) {}             // NOLINT(google-explicit-constructor)
 
   static Json array() { return Json(Array{}); }
   static Json object() {

@@ -18,23 +18,23 @@
 namespace saif {
 
 enum class SiteKind {
-  kEmbed,          // hook_embed                       [d_model] what enters block 0
-  kResidPre,       // blocks.L.hook_resid_pre          [d_model]
-  kLn1,            // blocks.L.ln1.hook_normalized     [d_model] with the norm's weight
-  kQ,              // blocks.L.attn.hook_q             [n_heads * d_head] before rotation
-  kK,              // blocks.L.attn.hook_k             [n_kv_heads * d_head] before rotation
-  kV,              // blocks.L.attn.hook_v             [n_kv_heads * d_head]
-  kPattern,        // blocks.L.attn.hook_pattern       [n_heads * n_keys]
-  kZ,              // blocks.L.attn.hook_z             [n_heads * d_head] input of the output projection
-  kAttnOut,        // blocks.L.hook_attn_out           [d_model] what attention adds
-  kResidMid,       // blocks.L.hook_resid_mid          [d_model]
-  kLn2,            // blocks.L.ln2.hook_normalized     [d_model]
-  kMlpPre,         // blocks.L.mlp.hook_pre            [d_mlp] gate before its activation
-  kMlpPost,        // blocks.L.mlp.hook_post           [d_mlp] input of the down projection
-  kMlpOut,         // blocks.L.hook_mlp_out            [d_model] what the MLP adds
-  kResidPost,      // blocks.L.hook_resid_post         [d_model]; of the last block: before the final norm
-  kFinalNorm,      // ln_final.hook_normalized         [d_model] the LM head's input, weight included
-  kLogits,         // logits                           [vocab]
+  kEmbed,      // hook_embed                       [d_model] what enters block 0
+  kResidPre,   // blocks.L.hook_resid_pre          [d_model]
+  kLn1,        // blocks.L.ln1.hook_normalized     [d_model] with the norm's weight
+  kQ,          // blocks.L.attn.hook_q             [n_heads * d_head] before rotation
+  kK,          // blocks.L.attn.hook_k             [n_kv_heads * d_head] before rotation
+  kV,          // blocks.L.attn.hook_v             [n_kv_heads * d_head]
+  kPattern,    // blocks.L.attn.hook_pattern       [n_heads * n_keys]
+  kZ,          // blocks.L.attn.hook_z             [n_heads * d_head] input of the output projection
+  kAttnOut,    // blocks.L.hook_attn_out           [d_model] what attention adds
+  kResidMid,   // blocks.L.hook_resid_mid          [d_model]
+  kLn2,        // blocks.L.ln2.hook_normalized     [d_model]
+  kMlpPre,     // blocks.L.mlp.hook_pre            [d_mlp] gate before its activation
+  kMlpPost,    // blocks.L.mlp.hook_post           [d_mlp] input of the down projection
+  kMlpOut,     // blocks.L.hook_mlp_out            [d_model] what the MLP adds
+  kResidPost,  // blocks.L.hook_resid_post         [d_model]; of the last block: before the final norm
+  kFinalNorm,  // ln_final.hook_normalized         [d_model] the LM head's input, weight included
+  kLogits,     // logits                           [vocab]
 };
 
 // A place in the forward pass, under TransformerLens' names.
@@ -64,7 +64,7 @@ struct Architecture {
   std::string family;  // "llama"
   int64_t d_model = 0, n_layers = 0, n_heads = 0, n_kv_heads = 0, d_head = 0, d_mlp = 0, vocab = 0, context = 0;
   float norm_eps = 1e-5f;
-  float norm_offset = 0.0f;      // 1 where norms store w and mean 1 + w
+  float norm_offset = 0.0f;  // 1 where norms store w and mean 1 + w
   float embed_scale = 1.0f;
   float attention_scale = 0.0f;  // multiplies q.k
   float attention_softcap = 0.0f, logit_softcap = 0.0f;
@@ -110,10 +110,10 @@ class Model {
   virtual ~Model() = default;
 
   virtual const Architecture& architecture() const = 0;
-  virtual const std::string& path() const = 0;      // the resolved folder or file
-  virtual const std::string& name() const = 0;      // "SmolLM2 135M Instruct" or the folder's name
-  virtual const std::string& dtype() const = 0;     // "bf16" or "f32"
-  virtual const std::string& sha256() const = 0;    // of the weights (computed once, on demand, cached by file)
+  virtual const std::string& path() const = 0;         // the resolved folder or file
+  virtual const std::string& name() const = 0;         // "SmolLM2 135M Instruct" or the folder's name
+  virtual const std::string& dtype() const = 0;        // "bf16" or "f32"
+  virtual const std::string& sha256() const = 0;       // of the weights (computed once, on demand, cached by file)
   virtual std::vector<std::string> notes() const = 0;  // what was read, ignored and why
 
   // Rows of the unembedding [vocab, d_model] and the final norm applied to rows, float32: for logit lenses.

@@ -16,8 +16,8 @@ namespace saif {
 
 enum class DType { kF32, kF16, kBf16, kF64, kI64, kI32, kI16, kI8, kU8, kBool };
 
-size_t size_of(DType dtype);           // bytes per element
-const char* name_of(DType dtype);      // safetensors' spelling: "F32", "BF16", ...
+size_t size_of(DType dtype);       // bytes per element
+const char* name_of(DType dtype);  // safetensors' spelling: "F32", "BF16", ...
 std::optional<DType> parse_dtype(std::string_view name);
 
 // A row-major 2-D view with a row stride, in elements. T may be const.
@@ -61,8 +61,8 @@ struct TensorView {
 class Tensor {
  public:
   Tensor() = default;
-  Tensor(DType dtype, std::vector<int64_t> shape);                // uninitialised
-  static Tensor zeros(DType dtype, std::vector<int64_t> shape);   // zero-filled
+  Tensor(DType dtype, std::vector<int64_t> shape);               // uninitialised
+  static Tensor zeros(DType dtype, std::vector<int64_t> shape);  // zero-filled
   Tensor clone() const;
 
   DType dtype() const { return dtype_; }
@@ -74,7 +74,8 @@ class Tensor {
   const void* data() const { return data_.get(); }
   TensorView view() const { return {dtype_, shape_, data_.get()}; }
 
-  // Typed views; throw kInternal when the dtype is another. A 1-D tensor is one row; higher ranks fold all but the last.
+  // Typed views; throw kInternal when the dtype is another. A 1-D tensor is one row; higher ranks fold all but the
+  // last.
   Mat<float> f32();
   Mat<const float> f32() const;
   template <typename T>

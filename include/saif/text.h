@@ -67,8 +67,8 @@ struct Message {
 // lstrip_blocks, raise_exception, strftime_now, tojson). Throws kInvalidArgument with the template's own message.
 std::string render_chat(const Tokenizer& tokenizer, std::span<const Message> messages, bool add_generation_prompt);
 
-// The ids of a rendered chat: the template's special tokens are parsed as such, those spelled inside a message's content
-// are plain text.
+// The ids of a rendered chat: the template's special tokens are parsed as such, those spelled inside a message's
+// content are plain text.
 std::vector<int32_t> encode_chat(const Tokenizer& tokenizer, std::span<const Message> messages,
                                  bool add_generation_prompt);
 

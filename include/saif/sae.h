@@ -1,0 +1,198 @@
+// Sparse autoencoders: load, check, encode, decode, save.
+//
+// In memory an SAE is canonical, whatever file it came from:
+//   a = act(((x - b_dec if apply_b_dec_to_input) W_enc + b_enc)),   x^ = a W_dec + b_dec
+// Immutable after load; thread-safe except that encode/decode run their own parallel loops.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "saif/control.h"
+#include "saif/engine.h"
+#include "saif/json.h"
+#include "saif/tensor.h"
+
+namespace saif {
+
+enum class SaeKind { kStandard, kTopK, kJumpRelu };  // relu | the k largest, then relu | relu(h) * [h > threshold]
+
+struct SaeConfig {
+  SaeKind kind = SaeKind::kTopK;
+  int64_t d_in = 0, d_sae = 0, d_out = 0;
+  int64_t k = 0;  // kTopK
+  bool apply_b_dec_to_input = true;
+  bool rescale_acts_by_decoder_norm = false;  // SAELens' topk option: latents are multiplied by their decoder norm
+  std::string normalize = "none";             // SAELens' normalize_activations
+  std::string site;                           // "blocks.24.hook_resid_post"; "" when the file does not say
+  std::string model;                          // "" when the file does not say
+  std::string format;                         // "sae_lens"
+  std::optional<double> published_l0;         // what its authors measured, where the file or path says so
+  std::optional<double> published_fvu;
+  Json metadata = Json::object();  // everything else the file says
+  Json to_json() const;
+};
+
+// CSR: row r's active latents are entries [row_offsets[r], row_offsets[r + 1]), in ascending order of index.
+struct SparseLatents {
+  std::vector<int64_t> row_offsets{0};
+  std::vector<int32_t> indices;
+  std::vector<float> values;
+  int64_t rows() const { return static_cast<int64_t>(row_offsets.size()) - 1; }
+  double mean_l0() const;
+};
+
+struct SaeWeights {  // float32, canonical
+  Tensor w_enc;      // [d_sae, d_in] (transposed: a latent's encoder is a row)
+  Tensor b_enc;      // [d_sae]
+  Tensor w_dec;      // [d_sae, d_out]
+  Tensor b_dec;      // [d_out]
+  Tensor threshold;  // [d_sae], kJumpRelu
+};
+
+class Sae {
+ public:
+  // A folder (SAELens 6: cfg.json, sae_weights.safetensors) or file. Throws Error naming what is wrong.
+  static std::shared_ptr<const Sae> load(const std::string& path);
+  static std::shared_ptr<const Sae> from_weights(SaeConfig config, SaeWeights weights);
+  virtual ~Sae() = default;
+
+  virtual const SaeConfig& config() const = 0;
+  virtual const std::string& path() const = 0;
+  virtual const std::string& sha256() const = 0;
+  // x [n, d_in] -> latents. Batch-invariant: a row's latents do not depend on the other rows.
+  virtual SparseLatents encode(Mat<const float> x) const = 0;
+  // -> [n, d_out]
+  virtual Tensor decode(const SparseLatents& latents,
+                        Mat<const float> x) const = 0;  // x: for what a format needs of it
+  // Rows of the decoder, read without touching the rest: [indices, d_out] float32.
+  virtual Tensor decoder_rows(std::span<const int32_t> indices) const = 0;
+  virtual std::vector<float> decoder_norms() const = 0;  // [d_sae]
+
+  // Writes a SAELens 6 folder (cfg.json, sae_weights.safetensors), atomically. dtype: F32 or BF16.
+  virtual void save(const std::string& folder, DType dtype) const = 0;
+};
+
+// How well an SAE describes activations.
+struct SaeFidelity {
+  int64_t tokens = 0;
+  double l0 = 0;                  // mean number of active latents
+  double fvu = 0;                 // sum |x - x^|^2 / sum |x - mean(x)|^2
+  double explained_variance = 0;  // 1 - fvu
+  double dead = 0;                // share of latents that never fired
+  double dense = 0;               // share of latents that fired on more than 10 % of tokens
+  double decoder_norm_min = 0, decoder_norm_max = 0;
+  Json to_json() const;
+};
+SaeFidelity measure_fidelity(const Sae& sae, Mat<const float> x);
+
+// The acceptance check: measures on a few hundred tokens of built-in text (first tokens excluded) at the SAE's site and
+// throws kRefused when L0 is off the published one by more than 2x or FVU > 0.5, kMismatch when widths, model or site
+// do not fit. Returns what was measured.
+struct AcceptanceOptions {
+  bool enforce = true;  // false: measure and report only
+  std::string site;     // overrides the SAE's own
+};
+SaeFidelity check_sae(const Sae& sae, Engine& engine, const AcceptanceOptions& options, const Control& control);
+
+// Fidelity on held-out text, and what the reconstruction costs the model: cross-entropy clean, with the
+// reconstruction spliced in at the site, and with zeros there; loss recovered = (zero - sae) / (zero - clean).
+struct SaeEvaluation {
+  SaeFidelity fidelity;
+  double ce_clean = 0, ce_sae = 0, ce_zero = 0, loss_recovered = 0;  // nats per token
+  Json to_json() const;                                              // keys of `saif sae eval --json`
+};
+SaeEvaluation evaluate_sae(const Sae& sae, Engine& engine, std::span<const std::vector<int32_t>> documents,
+                           const Control& control);
+
+// Training -----------------------------------------------------------------------------------------------------------
+
+struct SaeTrainOptions {
+  std::string kind = "topk";
+  int64_t d_sae = 4608;
+  int64_t k = 32;
+  int64_t batch = 4096;    // tokens per step
+  double epochs = 3.0;     // passes over the corpus
+  int64_t max_tokens = 0;  // stop after so many training tokens; 0: epochs decide
+  double lr = 0.0;         // 0: 2e-4 / sqrt(d_sae / 2^14)
+  double warmup = 0.02;    // share of the steps
+  double decay = 0.2;      // share of the steps, linearly to zero at the end
+  double beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8;
+  int64_t auxiliary_k = 0;  // dead latents that learn the residual error; 0: d_in / 2
+  double auxiliary_weight = 1.0 / 32;
+  int64_t dead_after = 200000;     // tokens without firing until a latent counts as dead
+  int64_t buffer = 262144;         // tokens in the shuffling buffer
+  int64_t skip_first = 1;          // tokens left out at the start of every document
+  int64_t checkpoint_every = 500;  // steps
+  int64_t context = 256;           // tokens a document is cut to
+  double held_out = 0.02;          // share of documents kept for evaluation
+  std::string dtype = "bf16";      // of the saved weights
+  int64_t seed = 0;
+  template <typename V>
+  void describe(V& v) {
+    v("kind", kind, "encoder: topk");
+    v("d-sae", d_sae, "latents");
+    v("k", k, "active latents per token");
+    v("batch", batch, "tokens per step");
+    v("epochs", epochs, "passes over the corpus");
+    v("max-tokens", max_tokens, "training tokens at most; 0: the epochs decide");
+    v("lr", lr, "peak learning rate; 0: 2e-4 / sqrt(d_sae / 16384)");
+    v("warmup", warmup, "share of the steps in which the learning rate grows");
+    v("decay", decay, "share of the steps in which it falls to zero, at the end");
+    v("beta1", beta1, "Adam");
+    v("beta2", beta2, "Adam");
+    v("adam-eps", adam_eps, "Adam");
+    v("auxiliary-k", auxiliary_k, "dead latents that learn the residual error; 0: d_in / 2");
+    v("auxiliary-weight", auxiliary_weight, "weight of that loss");
+    v("dead-after", dead_after, "tokens without firing until a latent counts as dead");
+    v("buffer", buffer, "tokens in the shuffling buffer");
+    v("skip-first", skip_first, "tokens left out at the start of every document");
+    v("checkpoint-every", checkpoint_every, "steps between checkpoints");
+    v("context", context, "tokens a document is cut to");
+    v("held-out", held_out, "share of the documents kept for evaluation");
+    v("dtype", dtype, "of the saved weights: f32 or bf16");
+    v("seed", seed, "of initialisation and shuffling");
+  }
+};
+
+struct SaeTrainResult {
+  std::string folder;  // where the SAE lies
+  SaeEvaluation evaluation;
+  double tokens_per_s = 0;  // of training steps alone
+  int64_t steps = 0, tokens = 0;
+  Json to_json() const;
+};
+
+// Trains one SAE per site from one pass over the model (activations of all sites are captured together and kept in
+// memory or in a cache file under the output folder). Output: out/<site>/ per site when there are several, else out.
+// Checkpoints under out/checkpoint; started again with the same options it resumes exactly where it was; other options
+// are refused. Ctrl-C (Control) saves a checkpoint and throws kInterrupted.
+std::vector<SaeTrainResult> train_saes(Engine& engine, std::span<const Site> sites,
+                                       std::span<const std::vector<int32_t>> documents, const SaeTrainOptions& options,
+                                       const std::string& out, const Control& control);
+
+// One training step on given activations, exposed for tests and benchmarks.
+class SaeTrainer {
+ public:
+  SaeTrainer(int64_t d_in, const SaeTrainOptions& options, int64_t total_steps, Mat<const float> sample);
+  ~SaeTrainer();
+  struct StepStats {
+    double loss = 0, auxiliary_loss = 0, fvu = 0, l0 = 0, dead = 0;
+  };
+  StepStats step(Mat<const float> x);  // x [batch, d_in]
+  const SaeWeights& weights() const;
+  std::shared_ptr<const Sae> snapshot(const std::string& site, const std::string& model) const;
+  void save_state(const std::string& file) const;
+  void load_state(const std::string& file);
+  int64_t steps_done() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace saif
