@@ -9,8 +9,8 @@ namespace saif::internal {
 [[noreturn]] void check_failed(const char* condition, const char* file, int line, const std::string& message);
 }  // namespace saif::internal
 
-#define SAIF_CHECK(condition, message)                                                        \
-  do {                                                                                        \
+#define SAIF_CHECK(condition, message)                                                         \
+  do {                                                                                         \
     if (!(condition)) ::saif::internal::check_failed(#condition, __FILE__, __LINE__, message); \
   } while (false)
 

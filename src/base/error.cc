@@ -8,15 +8,24 @@ namespace saif {
 
 const char* name_of(Errc code) {
   switch (code) {
-    case Errc::kInvalidArgument: return "invalid_argument";
-    case Errc::kNotFound: return "not_found";
-    case Errc::kBadFormat: return "bad_format";
-    case Errc::kUnsupported: return "unsupported";
-    case Errc::kMismatch: return "mismatch";
-    case Errc::kRefused: return "refused";
-    case Errc::kIo: return "io";
-    case Errc::kInterrupted: return "interrupted";
-    case Errc::kInternal: return "internal";
+    case Errc::kInvalidArgument:
+      return "invalid_argument";
+    case Errc::kNotFound:
+      return "not_found";
+    case Errc::kBadFormat:
+      return "bad_format";
+    case Errc::kUnsupported:
+      return "unsupported";
+    case Errc::kMismatch:
+      return "mismatch";
+    case Errc::kRefused:
+      return "refused";
+    case Errc::kIo:
+      return "io";
+    case Errc::kInterrupted:
+      return "interrupted";
+    case Errc::kInternal:
+      return "internal";
   }
   return "internal";
 }

@@ -10,7 +10,7 @@
 
 namespace saif {
 
-bool file_exists(const std::string& path);       // a regular file (links followed)
+bool file_exists(const std::string& path);  // a regular file (links followed)
 bool directory_exists(const std::string& path);
 void make_directories(const std::string& path);  // like mkdir -p
 

@@ -73,8 +73,8 @@ struct RopeTable {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual std::string name() const = 0;                 // "cpu (avx512bf16)"
-  virtual bool has_fast_bf16() const = 0;               // bf16 products are faster than float32 ones here
+  virtual std::string name() const = 0;    // "cpu (avx512bf16)"
+  virtual bool has_fast_bf16() const = 0;  // bf16 products are faster than float32 ones here
 
   // --- products
   // All parts share x, which is rounded once. Dtypes may differ between parts.

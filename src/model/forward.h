@@ -48,8 +48,8 @@ struct ForwardBatch {
   // after storing their keys there. Empty with all_rows: every row.
   std::vector<int64_t> kept_rows;
   bool all_rows = true;
-  bool logits = false;            // compute the final norm and logits of the kept rows
-  bool release_kv_layers = false; // free each layer's keys and values once the next layer is done
+  bool logits = false;             // compute the final norm and logits of the kept rows
+  bool release_kv_layers = false;  // free each layer's keys and values once the next layer is done
   Observer* observer = nullptr;
   Editor* editor = nullptr;
 };

@@ -19,9 +19,9 @@ struct TypeInfo {
   size_t bytes;
 };
 
-constexpr TypeInfo kTypes[] = {{DType::kF32, "F32", 4},   {DType::kF16, "F16", 2}, {DType::kBf16, "BF16", 2},
-                               {DType::kF64, "F64", 8},   {DType::kI64, "I64", 8}, {DType::kI32, "I32", 4},
-                               {DType::kI16, "I16", 2},   {DType::kI8, "I8", 1},   {DType::kU8, "U8", 1},
+constexpr TypeInfo kTypes[] = {{DType::kF32, "F32", 4},  {DType::kF16, "F16", 2}, {DType::kBf16, "BF16", 2},
+                               {DType::kF64, "F64", 8},  {DType::kI64, "I64", 8}, {DType::kI32, "I32", 4},
+                               {DType::kI16, "I16", 2},  {DType::kI8, "I8", 1},   {DType::kU8, "U8", 1},
                                {DType::kBool, "BOOL", 1}};
 
 const TypeInfo& info(DType dtype) {
@@ -139,8 +139,12 @@ Tensor to_f32(const TensorView& view) {
     case DType::kF32:
       if (view.bytes() > 0) std::memcpy(to, view.data, view.bytes());
       break;
-    case DType::kF16: fill([&](int64_t i) { return f16_to_f32(half[i]); }); break;
-    case DType::kBf16: fill([&](int64_t i) { return bf16_to_f32(half[i]); }); break;
+    case DType::kF16:
+      fill([&](int64_t i) { return f16_to_f32(half[i]); });
+      break;
+    case DType::kBf16:
+      fill([&](int64_t i) { return bf16_to_f32(half[i]); });
+      break;
     case DType::kF64: {
       const auto* from = static_cast<const double*>(view.data);
       fill([&](int64_t i) { return static_cast<float>(from[i]); });
