@@ -1,0 +1,349 @@
+// The plain reference: single loops in the order that the contract states, nothing clever.
+#include "kernels/backend.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <numeric>
+
+#include "base/check.h"
+#include "kernels/shapes.h"
+
+namespace saif {
+
+namespace {
+
+constexpr double kPi = 3.14159265358979323846;
+
+float weight_at(const WeightView& w, int64_t i) {
+  switch (w.dtype) {
+    case DType::kBf16:
+      return bf16_to_f32(static_cast<const uint16_t*>(w.data)[i]);
+    case DType::kF16:
+      return f16_to_f32(static_cast<const uint16_t*>(w.data)[i]);
+    default:
+      return static_cast<const float*>(w.data)[i];
+  }
+}
+
+void weight_row(const WeightView& w, int64_t r, float* out) {
+  for (int64_t c = 0; c < w.in; ++c) out[c] = weight_at(w, r * w.in + c);
+}
+
+void round_to_bf16(std::vector<float>& v) {
+  for (float& f : v) f = bf16_to_f32(f32_to_bf16(f));
+}
+
+float act(Activation a, float x) {
+  switch (a) {
+    case Activation::kSilu:
+      return x / (1.0f + std::exp(-x));
+    case Activation::kGeluTanh: {
+      const auto c = static_cast<float>(std::sqrt(2.0 / kPi));
+      return 0.5f * x * (1.0f + std::tanh(c * (x + 0.044715f * x * x * x)));
+    }
+    case Activation::kGeluErf:
+      return 0.5f * x * (1.0f + std::erf(x * static_cast<float>(std::sqrt(0.5))));
+    case Activation::kRelu:
+      return std::max(x, 0.0f);
+  }
+  return x;
+}
+
+struct Key {
+  const KvView* view;
+  int64_t token;  // offset in the view
+};
+
+Key find_key(std::span<const KvView> chain, int64_t position) {
+  for (const KvView& view : chain) {
+    if (position < view.begin + view.length) return {&view, position - view.begin};
+  }
+  return {nullptr, 0};
+}
+
+float key_at(const Key& key, int64_t head, int64_t d_head, int64_t d) {
+  const int64_t block = head * (key.view->capacity / kKvBlock) + key.token / kKvBlock;
+  return key.view->k[(block * d_head + d) * kKvBlock + key.token % kKvBlock];
+}
+
+const float* value_at(const Key& key, int64_t head, int64_t d_head) {
+  return key.view->v + (head * key.view->capacity + key.token) * d_head;
+}
+
+class RefBackend final : public Backend {
+ public:
+  std::string name() const override { return "ref"; }
+  bool has_fast_bf16() const override { return false; }
+
+  void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) override {
+    internal::check_linear(x, parts);
+    std::vector<float> rounded(static_cast<size_t>(x.rows() * x.cols()));
+    for (int64_t r = 0; r < x.rows(); ++r) std::copy_n(x.row(r), x.cols(), rounded.data() + r * x.cols());
+    if (compute == Compute::kBf16) round_to_bf16(rounded);
+    std::vector<float> row(static_cast<size_t>(x.cols()));
+    for (const LinearPart& part : parts) {
+      for (int64_t o = 0; o < part.w.out; ++o) {
+        weight_row(part.w, o, row.data());
+        if (compute == Compute::kBf16) round_to_bf16(row);
+        for (int64_t r = 0; r < x.rows(); ++r) {
+          float sum = 0.0f;
+          for (int64_t c = 0; c < x.cols(); ++c) sum += rounded[r * x.cols() + c] * row[c];
+          if (part.bias != nullptr) sum += part.bias[o];
+          part.y(r, o) = part.accumulate ? part.y(r, o) + sum : sum;
+        }
+      }
+    }
+  }
+
+  void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) override {
+    internal::check_embed(w, ids, y);
+    for (int64_t r = 0; r < y.rows(); ++r) {
+      for (int64_t c = 0; c < y.cols(); ++c) y(r, c) = weight_at(w, ids[r] * w.in + c) * scale;
+    }
+  }
+
+  void rms_norm(Mat<const float> x, const float* weight, float offset, float eps, Mat<float> y) override {
+    internal::check_same(x, y, "rms_norm");
+    for (int64_t r = 0; r < x.rows(); ++r) {
+      float squares = 0.0f;
+      for (int64_t c = 0; c < x.cols(); ++c) squares += x(r, c) * x(r, c);
+      const float scale = 1.0f / std::sqrt(squares / static_cast<float>(x.cols()) + eps);
+      for (int64_t c = 0; c < x.cols(); ++c) y(r, c) = x(r, c) * scale * (weight[c] + offset);
+    }
+  }
+
+  void layer_norm(Mat<const float> x, const float* weight, const float* bias, float eps, Mat<float> y) override {
+    internal::check_same(x, y, "layer_norm");
+    for (int64_t r = 0; r < x.rows(); ++r) {
+      const auto n = static_cast<float>(x.cols());
+      const float mean = std::accumulate(x.row(r), x.row(r) + x.cols(), 0.0f) / n;
+      float squares = 0.0f;
+      for (int64_t c = 0; c < x.cols(); ++c) squares += (x(r, c) - mean) * (x(r, c) - mean);
+      const float scale = 1.0f / std::sqrt(squares / n + eps);
+      for (int64_t c = 0; c < x.cols(); ++c) {
+        y(r, c) = (x(r, c) - mean) * scale * weight[c] + (bias != nullptr ? bias[c] : 0.0f);
+      }
+    }
+  }
+
+  void add(Mat<const float> x, Mat<float> y) override {
+    internal::check_same(x, y, "add");
+    for (int64_t r = 0; r < x.rows(); ++r) {
+      for (int64_t c = 0; c < x.cols(); ++c) y(r, c) += x(r, c);
+    }
+  }
+
+  void glu(Activation activation, Mat<const float> gate, Mat<const float> up, Mat<float> y) override {
+    internal::check_same(gate, up, "glu");
+    internal::check_same(gate, y, "glu");
+    for (int64_t r = 0; r < y.rows(); ++r) {
+      for (int64_t c = 0; c < y.cols(); ++c) y(r, c) = act(activation, gate(r, c)) * up(r, c);
+    }
+  }
+
+  void activate(Activation activation, Mat<float> x) override {
+    for (int64_t r = 0; r < x.rows(); ++r) {
+      for (int64_t c = 0; c < x.cols(); ++c) x(r, c) = act(activation, x(r, c));
+    }
+  }
+
+  void softcap(float cap, Mat<float> x) override {
+    SAIF_CHECK(cap > 0.0f, "softcap: the cap must be positive");
+    for (int64_t r = 0; r < x.rows(); ++r) {
+      for (int64_t c = 0; c < x.cols(); ++c) x(r, c) = cap * std::tanh(x(r, c) / cap);
+    }
+  }
+
+  void rope(Mat<float> x, int64_t d_head, std::span<const int32_t> positions, const RopeTable& table) override {
+    internal::check_rope(x, d_head, positions, table);
+    const int64_t half = table.rotary_dim / 2;
+    for (int64_t r = 0; r < x.rows(); ++r) {
+      for (int64_t head = 0; head < x.cols() / d_head; ++head) {
+        float* h = x.row(r) + head * d_head;
+        for (int64_t i = 0; i < half; ++i) {
+          const float c = table.cos(positions[r], i), s = table.sin(positions[r], i);
+          const float a = h[i], b = h[i + half];
+          h[i] = a * c - b * s;
+          h[i + half] = b * c + a * s;
+        }
+      }
+    }
+  }
+
+  void kv_store(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvView& segment, int64_t at) override {
+    internal::check_kv_store(k, v, d_head, segment, at);
+    for (int64_t r = 0; r < k.rows(); ++r) {
+      const int64_t token = at + r;
+      for (int64_t head = 0; head < k.cols() / d_head; ++head) {
+        const int64_t block = head * (segment.capacity / kKvBlock) + token / kKvBlock;
+        for (int64_t d = 0; d < d_head; ++d) {
+          segment.k[(block * d_head + d) * kKvBlock + token % kKvBlock] = k(r, head * d_head + d);
+          segment.v[(head * segment.capacity + token) * d_head + d] = v(r, head * d_head + d);
+        }
+      }
+    }
+  }
+
+  void attention(Mat<const float> q, std::span<const AttentionRun> runs, const AttentionShape& shape,
+                 Mat<float> z) override {
+    internal::check_attention(q, runs, shape);
+    internal::check_same(q, z, "attention");
+    for (const AttentionRun& run : runs) {
+      const int64_t n_keys = run.position + run.n_rows;
+      std::vector<float> buffer(static_cast<size_t>(run.n_rows * shape.n_heads * n_keys));
+      const Mat<float> pattern(buffer.data(), run.n_rows, shape.n_heads * n_keys);
+      fill_pattern(q, run, shape, pattern);
+      apply_pattern(pattern, run, shape, z.rows_range(run.row, run.row + run.n_rows));
+    }
+  }
+
+  void attention_pattern(Mat<const float> q, const AttentionRun& run, const AttentionShape& shape,
+                         Mat<float> pattern) override {
+    internal::check_attention(q, {&run, 1}, shape);
+    internal::check_attention_pattern(pattern, run, shape);
+    fill_pattern(q, run, shape, pattern);
+  }
+
+  void attention_apply(Mat<const float> pattern, const AttentionRun& run, const AttentionShape& shape,
+                       Mat<float> z) override {
+    internal::check_attention(z, {&run, 1}, shape);
+    internal::check_attention_pattern(pattern, run, shape);
+    apply_pattern(pattern, run, shape, z.rows_range(run.row, run.row + run.n_rows));
+  }
+
+  void log_sum_exp(Mat<const float> logits, std::span<float> out) override {
+    SAIF_CHECK(static_cast<int64_t>(out.size()) == logits.rows(), "log_sum_exp: one output per row");
+    for (int64_t r = 0; r < logits.rows(); ++r) {
+      const float high = *std::max_element(logits.row(r), logits.row(r) + logits.cols());
+      double sum = 0.0;
+      for (const float l : logits.row_span(r)) sum += std::exp(static_cast<double>(l - high));
+      out[r] = static_cast<float>(high + std::log(sum));
+    }
+  }
+
+  void argmax(Mat<const float> logits, std::span<int32_t> out) override {
+    SAIF_CHECK(static_cast<int64_t>(out.size()) == logits.rows(), "argmax: one output per row");
+    for (int64_t r = 0; r < logits.rows(); ++r) {
+      out[r] = static_cast<int32_t>(std::max_element(logits.row(r), logits.row(r) + logits.cols()) - logits.row(r));
+    }
+  }
+
+  void top_k(Mat<const float> x, int64_t k, bool positive_only, Mat<int32_t> out_index, Mat<float> out_value) override {
+    internal::check_top_k(x, k, out_index, out_value);
+    std::vector<int32_t> order(static_cast<size_t>(x.cols()));
+    for (int64_t r = 0; r < x.rows(); ++r) {
+      std::iota(order.begin(), order.end(), 0);
+      const float* row = x.row(r);
+      std::stable_sort(order.begin(), order.end(), [row](int32_t a, int32_t b) { return row[a] > row[b]; });
+      std::sort(order.begin(), order.begin() + std::min(k, x.cols()));
+      int64_t n = 0;
+      for (int64_t i = 0; i < std::min(k, x.cols()); ++i) {
+        if (positive_only && !(row[order[i]] > 0.0f)) continue;
+        out_index(r, n) = order[i];
+        out_value(r, n++) = row[order[i]];
+      }
+      for (; n < k; ++n) {
+        out_index(r, n) = -1;
+        out_value(r, n) = 0.0f;
+      }
+    }
+  }
+
+  void sparse_decode(std::span<const int64_t> offsets, std::span<const int32_t> indices, std::span<const float> values,
+                     const WeightView& dictionary, Mat<float> y) override {
+    internal::check_weight(dictionary, "sparse_decode");
+    internal::check_sparse(offsets, indices, y.rows(), dictionary.out);
+    SAIF_CHECK(y.cols() == dictionary.in, "sparse_decode: columns of y");
+    for (int64_t r = 0; r < y.rows(); ++r) {
+      for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
+        for (int64_t c = 0; c < y.cols(); ++c)
+          y(r, c) += values[i] * weight_at(dictionary, indices[i] * dictionary.in + c);
+      }
+    }
+  }
+
+  void sparse_dot(Mat<const float> x, std::span<const int64_t> offsets, std::span<const int32_t> indices,
+                  const WeightView& dictionary, std::span<float> out) override {
+    internal::check_weight(dictionary, "sparse_dot");
+    internal::check_sparse(offsets, indices, x.rows(), dictionary.out);
+    SAIF_CHECK(x.cols() == dictionary.in, "sparse_dot: columns of x");
+    for (int64_t r = 0; r < x.rows(); ++r) {
+      for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
+        float sum = 0.0f;
+        for (int64_t c = 0; c < x.cols(); ++c) sum += x(r, c) * weight_at(dictionary, indices[i] * dictionary.in + c);
+        out[i] = sum;
+      }
+    }
+  }
+
+  void sparse_outer(std::span<const int64_t> column_offsets, std::span<const int32_t> rows,
+                    std::span<const float> values, Mat<const float> x, Mat<float> gradient) override {
+    internal::check_sparse(column_offsets, rows, gradient.rows(), x.rows());
+    SAIF_CHECK(gradient.cols() == x.cols(), "sparse_outer: columns of the gradient");
+    for (int64_t j = 0; j < gradient.rows(); ++j) {
+      for (int64_t i = column_offsets[j]; i < column_offsets[j + 1]; ++i) {
+        for (int64_t c = 0; c < x.cols(); ++c) gradient(j, c) += values[i] * x(rows[i], c);
+      }
+    }
+  }
+
+ private:
+  static void fill_pattern(Mat<const float> q, const AttentionRun& run, const AttentionShape& shape,
+                           Mat<float> pattern) {
+    const int64_t n_keys = run.position + run.n_rows;
+    for (int64_t r = 0; r < run.n_rows; ++r) {
+      for (int64_t head = 0; head < shape.n_heads; ++head) {
+        pattern_row(q.row(run.row + r) + head * shape.d_head, run, shape, {head, run.position + r},
+                    pattern.row(r) + head * n_keys);
+      }
+    }
+  }
+
+  struct Query {
+    int64_t head, position;
+  };
+
+  static void pattern_row(const float* q, const AttentionRun& run, const AttentionShape& shape, Query query, float* p) {
+    const int64_t n_keys = run.position + run.n_rows;
+    const int64_t kv_head = query.head / (shape.n_heads / shape.n_kv_heads);
+    const int64_t first = internal::first_visible(query.position, shape.window);
+    std::fill_n(p, n_keys, 0.0f);
+    float high = -std::numeric_limits<float>::infinity();
+    for (int64_t t = first; t <= query.position; ++t) {
+      const Key key = find_key(run.chain, t);
+      float score = 0.0f;
+      for (int64_t d = 0; d < shape.d_head; ++d) score += q[d] * key_at(key, kv_head, shape.d_head, d);
+      score *= shape.scale;
+      if (shape.softcap > 0.0f) score = shape.softcap * std::tanh(score / shape.softcap);
+      p[t] = score;
+      high = std::max(high, score);
+    }
+    float sum = 0.0f;
+    for (int64_t t = first; t <= query.position; ++t) sum += p[t] = std::exp(p[t] - high);
+    for (int64_t t = first; t <= query.position; ++t) p[t] /= sum;
+  }
+
+  // z: the rows of the run only.
+  static void apply_pattern(Mat<const float> pattern, const AttentionRun& run, const AttentionShape& shape,
+                            Mat<float> z) {
+    const int64_t n_keys = run.position + run.n_rows;
+    for (int64_t r = 0; r < run.n_rows; ++r) {
+      for (int64_t head = 0; head < shape.n_heads; ++head) {
+        float* out = z.row(r) + head * shape.d_head;
+        std::fill_n(out, shape.d_head, 0.0f);
+        for (int64_t t = 0; t <= run.position + r; ++t) {
+          const float p = pattern(r, head * n_keys + t);
+          const float* v = value_at(find_key(run.chain, t), head / (shape.n_heads / shape.n_kv_heads), shape.d_head);
+          for (int64_t d = 0; d < shape.d_head; ++d) out[d] += p * v[d];
+        }
+      }
+    }
+  }
+};
+
+}  // namespace
+
+std::unique_ptr<Backend> make_ref_backend() { return std::make_unique<RefBackend>(); }
+
+}  // namespace saif
