@@ -10,7 +10,7 @@ JOBS ?= $(shell nproc)
 RELEASE := build/release
 # Without a terminal ninja would print a line per file; then it prints only what went wrong.
 QUIET := $(shell [ -t 1 ] || echo --quiet)
-step = @printf '\033[1m== %s\033[0m\n' $(1)
+step = @echo ==
 configure = [ -f build/$(1)/build.ninja ] || cmake --preset $(1) > build/$(1).log 2>&1 || { cat build/$(1).log; exit 1; }
 # Two tests at a time share the cores: threads that wait must sleep, not spin.
 CTEST := OMP_WAIT_POLICY=passive ctest --output-on-failure --no-label-summary -j $(JOBS)
@@ -30,41 +30,41 @@ help:
 	@echo 'make clean   remove build/ (the model stays in the cache)'
 
 setup:
-	$(call step,'setup: packages and the model')
+	$(step) 'setup: packages and the model'
 	@tools/setup.sh
 
 build: setup
-	$(call step,'build: $(RELEASE)/saif')
+	$(step) 'build: $(RELEASE)/saif'
 	@mkdir -p build && $(call configure,release)
 	@ninja $(QUIET) -C $(RELEASE) -j $(JOBS) saif
 
 demo: build
 	@tools/fetch_model.sh --check
-	$(call step,'demo')
+	$(step) 'demo'
 	@$(RELEASE)/saif demo
 
 # The tests of both builds are one run of ctest, so that its summary names everything that failed or was skipped.
 test: setup
-	$(call step,'build with tests: build/release and build/asan')
+	$(step) 'build with tests: build/release and build/asan'
 	@mkdir -p build && $(call configure,release) && $(call configure,asan)
 	@ninja $(QUIET) -C $(RELEASE) -j $(JOBS)
 	@ninja $(QUIET) -C build/asan -j $(JOBS) unit_tests
-	$(call step,'test: release; unit tests under address and undefined-behaviour sanitizers; checks')
+	$(step) 'test: release; unit tests under address and undefined-behaviour sanitizers; checks'
 	@mkdir -p build/all
 	@printf 'subdirs(../release)\nsubdirs(../asan)\n' > build/all/CTestTestfile.cmake
 	@$(CTEST) --test-dir build/all
 
 check:
-	$(call step,'check: architecture, format, clang-tidy')
+	$(step) 'check: architecture, format, clang-tidy'
 	@mkdir -p build && $(call configure,release)
 	@$(CTEST) --test-dir $(RELEASE) -L lint
 
 bench: build
-	$(call step,'bench: kernels')
+	$(step) 'bench: kernels'
 	@cmake --preset release -B build/bench -DSAIF_BENCH=ON -DSAIF_TESTS=OFF > build/bench.log 2>&1 || { cat build/bench.log; exit 1; }
 	@ninja $(QUIET) -C build/bench -j $(JOBS)
 	@for program in build/bench/bench_*; do if [ -x "$$program" ]; then "$$program"; fi; done
-	$(call step,'bench: the engine on smollm2')
+	$(step) 'bench: the engine on smollm2'
 	@$(RELEASE)/saif bench
 
 format:
