@@ -1,3 +1,6 @@
 # Third-party code, each behind one file of one room (docs/architecture.md names the file).
 find_package(nlohmann_json REQUIRED)
 target_link_libraries(saif_base PRIVATE nlohmann_json::nlohmann_json)
+
+# Where the data lies when the program runs from its build folder.
+target_compile_definitions(saif_data PRIVATE "SAIF_SOURCE_DATA_DIR=\"${CMAKE_SOURCE_DIR}/data\"")

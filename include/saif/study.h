@@ -1,0 +1,207 @@
+// The study: which latents an instruction switches on, vectors made of them, and what the vectors do.
+// Methods and equations: docs/method.md. Everything here is deterministic for given inputs, options and seed.
+#pragma once
+
+#include <array>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "saif/control.h"
+#include "saif/engine.h"
+#include "saif/sae.h"
+#include "saif/task.h"
+#include "saif/vector.h"
+#include "saif/verify.h"
+
+namespace saif {
+
+struct Interval {
+  double lo = 0, hi = 1;
+};
+
+// --- discovery ------------------------------------------------------------------------------------------------------
+
+struct FindOptions {
+  int k = 15;                          // latents shown per layer
+  std::string placement = "post";      // where the instruction stands: post, pre, or "post,pre" for both
+  std::string rank = "specific_mean";  // sensitivity | specificity | specific_mean | mean_difference
+  std::string stats = "all";           // mu and sigma over all prompts, or over those where the latent is active
+  int contents = 24;                   // discovery contents used
+  int variants = 0;                    // wordings used per task; 0: all
+  double max_density = 1.0;            // latents active on a larger share of ordinary tokens are left out
+  int keep = 128;                      // latents kept in the study per layer and ranking
+  int64_t seed = 0;
+  template <typename V>
+  void describe(V& v) {
+    v("k", k, "latents shown per layer");
+    v("placement", placement, "where the instruction stands: post, pre or post,pre");
+    v("rank", rank, "sensitivity, specificity, specific_mean (specificity x mean) or mean_difference");
+    v("stats", stats, "mean and deviation over all prompts, or over the active ones");
+    v("contents", contents, "discovery contents used");
+    v("variants", variants, "wordings used; 0 is all");
+    v("max-density", max_density, "leave out latents active on a larger share of ordinary tokens");
+    v("keep", keep, "latents kept per layer and ranking");
+    v("seed", seed, "of bootstrap intervals and controls");
+  }
+};
+
+struct TokenWeight {
+  std::string token;
+  double logit = 0;
+};
+
+// One latent against one instruction at the last prompt token. Shares are over n pairs (content, wording).
+struct LatentStats {
+  int32_t index = 0;
+  double sensitivity = 0;                                 // C_j: active with the instruction and not without     (SAIF)
+  Interval ci;                                            // of C_j: bootstrap over contents, 95 %
+  double rate_pos = 0, rate_neg = 0, rate_unrelated = 0;  // share active: with it, without, with an unrelated one
+  double sensitivity_unrelated = 0;                       // C_j of the unrelated instructions
+  double specificity = 0;                                 // C_j - C_j(unrelated)
+  double mean = 0, std = 0;                               // mu_j, sigma_j of a_j(x+)
+  double mean_active = 0, std_active = 0;                 // where a_j > 0
+  double mean_neg = 0;                                    // mean of a_j(x-)
+  double density = 0;                                     // share of ordinary tokens on which it is active
+  double score = 0;                                       // what the ranking sorts by
+  double q_value = 1;                    // Benjamini-Hochberg over all latents, of rate_pos against rate_unrelated
+  std::vector<std::string> flags;        // "dense", ...
+  std::vector<TokenWeight> top, bottom;  // logit lens: W_U LN(W_dec[j])
+  Json to_json() const;
+  static LatentStats from_json(const Json& json);
+};
+
+struct Discovery {
+  std::string task, site, placement, sae_path, sae_sha256, rank, stats;
+  int64_t contents = 0, variants = 0, pairs = 0;
+  std::vector<LatentStats> latents;  // best first by `rank`, at most `keep`
+  std::vector<float> diffmean;       // [d_model] mean h(x+) - mean h(x-)
+  std::vector<float> mean_neg;       // [d_model] mean h(x-)
+  std::vector<float> firing_rate;    // [d_sae] rate_pos of every latent: for random latents of equal rate
+  Json to_json() const;              // keys of `saif find --json` per layer, and what a study needs
+  static Discovery from_json(const Json& json);
+};
+
+struct FindResult {
+  std::vector<Discovery> discoveries;  // per SAE and placement
+  TokenCounts tokens;
+};
+
+// Prompts of all tasks go through the model in one trie. Result [task]: one entry per task, in order.
+std::vector<FindResult> find_latents(Engine& engine, std::span<const std::shared_ptr<const Sae>> saes,
+                                     std::span<const Task> tasks, std::span<const Content> contents,
+                                     const FindOptions& options, const Control& control);
+
+// Re-sorts a discovery's kept latents by another ranking.
+void rank_latents(Discovery& discovery, const std::string& rank);
+
+// Top tokens of W_U LN(row), both ends, for decoder rows [n, d_model].
+struct LogitLens {
+  std::vector<TokenWeight> top, bottom;
+};
+std::vector<LogitLens> logit_lens(const Engine& engine, Mat<const float> rows, int n_tokens);
+
+// --- vectors --------------------------------------------------------------------------------------------------------
+
+// How a method steers. `none` and `prompt` have no vector.
+struct Recipe {
+  std::string method = "saif";     // none | prompt | saif | diffmean | random | random_latents
+  std::string placement = "post";  // of the prompt (method prompt), or of the discovery
+  int layer = -1;                  // block whose resid_post is edited
+  int k = 15;
+  double beta = 1.0;  // alpha_j = mu_j + beta * sigma_j
+  double scale = 1.0;
+  std::string rank = "specific_mean";
+  double decay = 0.0;  // strength (1 + decay t)^-1 over generated tokens
+  bool norm_preserving = false;
+  int64_t seed = 0;  // of the random methods
+  template <typename V>
+  void describe(V& v) {
+    v("method", method, "none, prompt, saif, diffmean, random or random_latents");
+    v("placement", placement, "post or pre");
+    v("layer", layer, "block whose resid_post is edited");
+    v("k", k, "latents in the vector");
+    v("beta", beta, "alpha = mean + beta * deviation");
+    v("scale", scale, "strength of the vector");
+    v("rank", rank, "how latents are ranked");
+    v("decay", decay, "strength over generated tokens: (1 + decay t)^-1");
+    v("norm-preserving", norm_preserving, "scale the edited row back to its norm");
+    v("seed", seed, "of the random controls");
+  }
+};
+std::string label_of(const Recipe& recipe);  // "saif L24 k15 b1 x1.25"
+
+// v = sum_j alpha_j W_dec[j] (saif); random and random_latents have the norm of the saif vector of the same recipe,
+// diffmean its own norm. Throws kInvalidArgument for k larger than what is kept or the dictionary.
+SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Recipe& recipe);
+
+// --- evaluation -----------------------------------------------------------------------------------------------------
+
+// One decoding setting for all methods and controls.
+struct DecodeOptions {
+  int64_t max_new_tokens = 40;
+  double repetition_penalty = 1.15;  // over generated tokens
+  double temperature = 0.0;
+  int64_t seed = 0;
+  template <typename V>
+  void describe(V& v) {
+    v("max-tokens", max_new_tokens, "new tokens per answer");
+    v("repetition-penalty", repetition_penalty, "over generated tokens");
+    v("temperature", temperature, "0 is greedy");
+    v("seed", seed, "of sampling");
+  }
+};
+
+struct Answer {
+  std::string content_id, prompt, text, finish;
+  Verdict verdict;
+  TextQuality quality;
+  double perplexity = 0;  // of the answer under the unsteered model given the content-only prompt; 0: not measured
+};
+
+struct Share {  // a share with its n and Wilson 95 % interval
+  int64_t hits = 0, n = 0;
+  double value() const { return n ? static_cast<double>(hits) / static_cast<double>(n) : 0.0; }
+  Interval ci() const;
+};
+
+struct MethodResult {
+  Recipe recipe;
+  std::string site;
+  std::vector<Answer> answers;  // one per content, in order
+  Share checker, strict, loose;
+  double vector_norm = 0;
+  double perplexity = 0;                            // median over answers; 0: not measured
+  double distinct2 = 0, repetition = 0, empty = 0;  // means
+  double quality = 0;                               // harmonic mean of strict share and fluency share
+  Json to_json() const;                             // keys of `saif eval --json` rows
+};
+
+struct EvalRequest {
+  const Task* task = nullptr;
+  Recipe recipe;
+  std::shared_ptr<const SteeringVector> vector;  // nullptr for none and prompt
+};
+
+struct EvalOptions {
+  DecodeOptions decode;
+  bool perplexity = false;  // one more pass over the answers
+};
+
+// Runs every request over all contents in one call of the engine: contents share prefixes, settings share products.
+// on_result is called as soon as a request's last answer is in (any order). Results in the order of requests.
+std::vector<MethodResult> evaluate(Engine& engine, std::span<const EvalRequest> requests,
+                                   std::span<const Content> contents, const EvalOptions& options,
+                                   const Control& control,
+                                   const std::function<void(size_t, const MethodResult&)>& on_result = {});
+
+// McNemar's exact test of two methods' strict verdicts on the same items.
+struct PairedTest {
+  int64_t only_first = 0, only_second = 0;
+  double p = 1;
+};
+PairedTest compare_strict(const MethodResult& a, const MethodResult& b);
+
+}  // namespace saif

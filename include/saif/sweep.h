@@ -1,0 +1,99 @@
+// A study on disk and sweeps over settings.
+//
+//   STUDY/manifest.json       model, SAEs, task, options, hashes, seed: from which the study is reproduced
+//   STUDY/results.sqlite      discoveries, cells, answers, grades; every write is a transaction
+//   STUDY/vectors/*.safetensors
+//   STUDY/report.html
+//
+// A killed run started again with the same options goes on where it was; nothing finished is computed twice.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "saif/study.h"
+
+namespace saif {
+
+// One study folder. One process writes at a time (a lock is held while open for writing).
+class Study {
+ public:
+  enum class Mode { kCreateOrOpen, kOpen, kReadOnly };
+  static std::unique_ptr<Study> open(const std::string& folder, Mode mode);
+  virtual ~Study() = default;
+
+  virtual const std::string& folder() const = 0;
+  virtual Json manifest() const = 0;
+  virtual void set_manifest(const Json& manifest) = 0;
+
+  virtual void save_discovery(const Discovery& discovery) = 0;  // replaces the one of the same (task, site, placement)
+  virtual std::vector<Discovery> discoveries(const std::string& task = "") const = 0;
+  virtual std::vector<std::string> tasks() const = 0;
+
+  // Cells: one (task, split, contents, recipe, decode options). key: a hash of all of them.
+  virtual bool has_cell(const std::string& key) const = 0;
+  virtual void save_cell(const std::string& key, const std::string& task, const std::string& split,
+                         const MethodResult& result) = 0;
+  virtual MethodResult cell(const std::string& key) const = 0;
+  struct CellRow {
+    std::string key, task, split;
+    MethodResult result;  // answers left out
+  };
+  virtual std::vector<CellRow> cells(const std::string& task = "", const std::string& split = "") const = 0;
+};
+
+std::string cell_key(const Task& task, const Recipe& recipe, std::span<const Content> contents,
+                     const EvalOptions& options, const std::string& model_sha256, const std::string& sae_sha256);
+
+struct SweepOptions {
+  std::vector<int> k = {1, 5, 15, 30};
+  std::vector<double> beta = {0.0, 1.0};
+  std::vector<double> scale = {0.75, 1.0, 1.25, 1.5, 2.0};
+  std::vector<int> layer;  // empty: every layer of the study
+  std::vector<std::string> rank = {"specific_mean"};
+  std::vector<double> decay = {0.0};
+  std::string method = "saif";
+  std::string order = "coordinate";  // coordinate: one axis at a time from the best so far; full: every combination
+  int rounds = 2;                    // of the coordinate order
+  int contents = 24;                 // tuning contents per cell
+  int confirm = 5;                   // best cells run again on all tuning contents
+  template <typename V>
+  void describe(V& v) {
+    v("k", k, "latents in the vector");
+    v("beta", beta, "alpha = mean + beta * deviation");
+    v("scale", scale, "strengths");
+    v("layer", layer, "blocks; none given: all of the study");
+    v("rank", rank, "rankings");
+    v("decay", decay, "decays over generated tokens");
+    v("method", method, "saif or diffmean");
+    v("order", order, "coordinate or full");
+    v("rounds", rounds, "of the coordinate order");
+    v("contents", contents, "tuning contents per cell");
+    v("confirm", confirm, "best cells run again on all tuning contents");
+  }
+};
+
+struct SweepResult {
+  std::vector<Study::CellRow> cells;  // on the tuning split
+  Recipe best;                        // largest strict on the tuning split; ties: smaller scale, then smaller k
+  MethodResult best_tuning, best_test;
+  int64_t computed = 0, reused = 0;  // cells
+  Json to_json() const;
+};
+
+// Grid on the tuning split, then the best cell on the test split. Answers of all cells of a stage share one call of the
+// engine, forked after the prompt.
+SweepResult sweep(Study& study, Engine& engine, std::span<const std::shared_ptr<const Sae>> saes, const Task& task,
+                  std::span<const Content> contents, const SweepOptions& options, const EvalOptions& eval,
+                  const Control& control);
+
+// --- report ---------------------------------------------------------------------------------------------------------
+
+// What a report shows: tables as JSON, in the layout that the demo and the study verbs write (docs/report.md).
+// One self-contained HTML file (no network), written atomically.
+void write_report(const std::string& path, const Json& report);
+Json report_of_study(const Study& study);
+
+}  // namespace saif
