@@ -4,3 +4,6 @@ target_link_libraries(saif_base PRIVATE nlohmann_json::nlohmann_json)
 
 # Where the data lies when the program runs from its build folder.
 target_compile_definitions(saif_data PRIVATE "SAIF_SOURCE_DATA_DIR=\"${CMAKE_SOURCE_DIR}/data\"")
+# Tokenizers and chat templates, behind src/text/hf.cc.
+include(cmake/rust.cmake)
+target_link_libraries(saif_text PRIVATE saif_rust)

@@ -1,0 +1,158 @@
+// Tokenizer against ids computed by Hugging Face's libraries, and on files that are broken.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+#include <fstream>
+#include <functional>
+
+#include "base/file.h"
+#include "saif/text.h"
+#include "support/paths.h"
+
+namespace saif {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+Ids ids_of(const Json& list) {
+  Ids ids;
+  for (const Json& id : list.items()) ids.push_back(static_cast<int32_t>(id.as_int()));
+  return ids;
+}
+
+std::string message_of(const std::function<void()>& action) {
+  try {
+    action();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+void expect_checks(const Tokenizer& tokenizer, const std::string& golden) {
+  int checked = 0;
+  const Json expected = read_json_file(golden);
+  for (const Json& check : expected.at("tokenizer_checks").items()) {
+    const std::string& text = check.at("text").as_string();
+    EXPECT_EQ(tokenizer.encode(text, {}), ids_of(check.at("ids"))) << golden << ": " << text;
+    ++checked;
+  }
+  EXPECT_GE(checked, 5);
+}
+
+TEST(Tokenizer, GivesTheGoldenIdsOfEveryFamily) {
+  SAIF_REQUIRE_SHARED("data/goldens");
+  for (const char* family : {"gemma", "gemma2", "gemma3_text", "gpt2", "gpt_neox", "llama", "mistral", "phi3",
+                             "phi3_longrope", "qwen2", "qwen3"}) {
+    const std::string folder = test::shared_dir(std::string("data/goldens/") + family);
+    const auto tokenizer = Tokenizer::load(folder + "/model");
+    expect_checks(*tokenizer, folder + "/golden.json");
+  }
+}
+
+TEST(Tokenizer, GivesTheGoldenIdsFromGguf) {
+  SAIF_REQUIRE_SHARED("data/goldens");
+  for (const auto& [file, family] :
+       {std::pair("llama-f32", "llama"), std::pair("gemma2-f16", "gemma2"), std::pair("phi3-f16", "phi3"),
+        std::pair("qwen2-f16", "qwen2"), std::pair("gpt2-f16", "gpt2")}) {
+    const auto tokenizer = Tokenizer::load(test::shared_dir(std::string("data/goldens/gguf/") + file + ".gguf"));
+    expect_checks(*tokenizer, test::shared_dir(std::string("data/goldens/") + family + "/golden.json"));
+  }
+}
+
+TEST(Tokenizer, GivesTheGoldenIdsOfStories260K) {
+  SAIF_REQUIRE_SHARED("data/models/stories260K");
+  const std::string folder = test::shared_dir("data/models/stories260K");
+  const auto tokenizer = Tokenizer::load(folder);
+  expect_checks(*tokenizer, folder + "/golden.json");
+  EXPECT_EQ(tokenizer->vocab_size(), 512);
+  EXPECT_EQ(tokenizer->bos_id(), 1);
+  EXPECT_EQ(tokenizer->stop_ids(), (Ids{2, 1}));  // generation_config.json names both
+  EXPECT_FALSE(tokenizer->has_chat_template());
+}
+
+TEST(Tokenizer, KnowsSmolLm2) {
+  SAIF_REQUIRE_SMOLLM2();
+  const auto tokenizer = Tokenizer::load(test::model_path("smollm2"));
+  EXPECT_EQ(tokenizer->vocab_size(), 49152);
+  EXPECT_EQ(tokenizer->bos_id(), 1);
+  EXPECT_EQ(tokenizer->stop_ids(), Ids{2});
+  EXPECT_EQ(tokenizer->piece(0), "<|endoftext|>");
+  EXPECT_EQ(tokenizer->id_of("<|im_start|>"), 1);
+  EXPECT_TRUE(tokenizer->is_special(16));
+  EXPECT_FALSE(tokenizer->is_special(17));
+  const auto the = tokenizer->id_of("Ġthe");
+  ASSERT_TRUE(the.has_value());
+  EXPECT_EQ(tokenizer->bytes(*the), " the");
+  EXPECT_EQ(tokenizer->encode(" the", {}), Ids{*the});
+  EXPECT_EQ(tokenizer->encode("", {}), Ids{});
+  EXPECT_EQ(tokenizer->encode("<|im_end|>", {.parse_special = true}), Ids{2});
+  const Ids plain = tokenizer->encode("<|im_end|>", {});
+  EXPECT_GT(plain.size(), 1u);
+  for (const int32_t id : plain) EXPECT_FALSE(tokenizer->is_special(id));
+  EXPECT_EQ(tokenizer->decode(plain), "<|im_end|>");
+  EXPECT_EQ(tokenizer->decode(Ids{1, *the, 2}), " the");
+  EXPECT_EQ(tokenizer->decode(Ids{1, *the, 2}, false), "<|im_start|> the<|im_end|>");
+  EXPECT_EQ(tokenizer->piece(-1), "");
+  EXPECT_EQ(tokenizer->piece(49152), "");
+  EXPECT_EQ(tokenizer->bytes(1 << 30), "");
+}
+
+TEST(Tokenizer, NamesTheByteThatIsNotUtf8) {
+  SAIF_REQUIRE_SHARED("data/models/stories260K");
+  const auto tokenizer = Tokenizer::load(test::shared_dir("data/models/stories260K"));
+  for (const auto& [text, byte] : {std::pair<std::string, std::string>{"abc\xFFz", "byte 3 (0xFF)"},
+                                   {"\xE2\x82", "byte 0 (0xE2)"},
+                                   {"a\xED\xA0\x80", "byte 1 (0xED)"},
+                                   {"\xC0\x80", "byte 0 (0xC0)"},
+                                   {"ok\xF4\x90\x80\x80", "byte 2 (0xF4)"}}) {
+    EXPECT_NE(message_of([&] { tokenizer->encode(text, {}); }).find(byte), std::string::npos) << byte;
+  }
+}
+
+class Folder {
+ public:
+  Folder() : path_(std::filesystem::temp_directory_path() / ("saif_text_" + std::to_string(::getpid()))) {
+    std::filesystem::create_directories(path_);
+  }
+  ~Folder() { std::filesystem::remove_all(path_); }
+  void write(const std::string& name, const std::string& text) const { std::ofstream(path_ / name) << text; }
+  std::string path() const { return path_.string(); }
+
+ private:
+  std::filesystem::path path_;
+};
+
+TEST(Tokenizer, NamesWhatIsMissingOrBroken) {
+  const Folder folder;
+  const auto load = [&] { Tokenizer::load(folder.path()); };
+  EXPECT_NE(message_of([] { Tokenizer::load("/nowhere/at/all"); }).find("/nowhere/at/all"), std::string::npos);
+  EXPECT_NE(message_of(load).find("tokenizer.json: no such file"), std::string::npos);
+  folder.write("tokenizer.model", "x");
+  EXPECT_NE(message_of(load).find("save_pretrained"), std::string::npos);
+  for (const char* broken :
+       {"", "{", "{}", "[]", "null", R"({"model": {"type": "BPE"}})", "\xFF\xFE",
+        R"({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}})",
+        R"({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 4000000000}, "merges": []}})"}) {
+    folder.write("tokenizer.json", broken);
+    EXPECT_NE(message_of(load).find("tokenizer.json"), std::string::npos) << broken;
+  }
+  folder.write("tokenizer.json", R"({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": []}})");
+  EXPECT_EQ(message_of(load), "");
+  folder.write("tokenizer_config.json", R"({"bos_token": 7})");
+  EXPECT_NE(message_of(load).find("bos_token"), std::string::npos);
+  folder.write("tokenizer_config.json",
+               R"({"chat_template": [{"name": "default", "template": "hi"}], "eos_token": {"content": "a"}})");
+  folder.write("generation_config.json", R"({"eos_token_id": [5, 0, 5]})");
+  const auto tokenizer = Tokenizer::load(folder.path());
+  EXPECT_EQ(tokenizer->chat_template(), "hi");
+  EXPECT_EQ(tokenizer->stop_ids(), (Ids{0, 5}));
+  folder.write("chat_template.jinja", "ho");
+  EXPECT_EQ(Tokenizer::load(folder.path())->chat_template(), "ho");
+  folder.write("generation_config.json", R"({"eos_token_id": "two"})");
+  EXPECT_NE(message_of(load).find("eos_token_id"), std::string::npos);
+}
+
+}  // namespace
+}  // namespace saif
