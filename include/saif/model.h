@@ -53,6 +53,7 @@ struct RopeSpec {
   double factor = 1.0, low_freq_factor = 1.0, high_freq_factor = 4.0;
   int64_t original_context = 0;
   std::vector<float> frequency_divisors;  // GGUF's rope_freqs.weight; empty: from the fields above
+  bool operator==(const RopeSpec&) const = default;
 };
 
 struct LayerSpec {

@@ -23,6 +23,7 @@ class KvSegment {
   void grow_to(int64_t length);   // more tokens are about to be stored; length <= capacity
   KvView view(int layer);         // allocates the layer's memory on first use
   void release_layer(int layer);  // the layer is no longer needed (capture runs that never decode)
+  bool has_layer(int layer) const;
 
  private:
   int64_t begin_, capacity_, length_ = 0;
@@ -60,8 +61,11 @@ class Forward {
   explicit Forward(std::shared_ptr<const Model> model);
   ~Forward();
   // Returns logits [kept rows, vocab] (empty unless batch.logits). The view is valid until the next call.
-  // Observers and editors are called site by site, with the rows that exist there. Edits at a site change all that is
-  // computed after it (an edit of hook_k changes the stored keys).
+  // Observers and editors are called once per site, in the order of computation, with the rows that exist there; the
+  // editor first, so that an observer sees what goes on. wants() is asked once per site. Edits at a site change all
+  // that is computed after it (an edit of hook_k changes the stored keys). In the last block hook_q holds the kept rows
+  // only, unless somebody wants it; kPattern's rows are padded with zeros, head by head, to the most keys in the call.
+  // An ancestor in a chain may reach beyond the begin of its successor (a fork): the surplus is not attended to.
   Mat<float> run(ForwardBatch& batch);
   Backend& backend();
 

@@ -1,0 +1,433 @@
+// TransformerLens' names of the values in comments: resid_pre -> ln1 -> q, k, v -> z -> attn_out -> resid_mid -> ln2 ->
+// mlp.pre -> mlp.post -> mlp_out -> resid_post.
+#include "model/forward.h"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <map>
+
+#include "base/check.h"
+#include "base/parallel.h"
+#include "model/loaded_model.h"
+#include "model/rope.h"
+
+namespace saif {
+namespace {
+
+// Rows whose hidden activations of the MLP are computed at a time, so that they stay in cache.
+constexpr int64_t kMlpRows = 512;
+
+// Memory of a value that is written anew in each block; grows, never shrinks.
+class Buffer {
+ public:
+  Mat<float> take(int64_t rows, int64_t cols) {
+    if (rows * cols > size_) {
+      memory_ = Tensor(DType::kF32, {rows * cols});
+      size_ = rows * cols;
+    }
+    return {memory_.as<float>(), rows, cols};
+  }
+
+ private:
+  Tensor memory_;
+  int64_t size_ = 0;
+};
+
+Activation activation_of(const std::string& name) {
+  if (name == "silu") return Activation::kSilu;
+  if (name == "gelu_tanh") return Activation::kGeluTanh;
+  if (name == "gelu_erf") return Activation::kGeluErf;
+  SAIF_CHECK(name == "relu", "activation " + name);
+  return Activation::kRelu;
+}
+
+}  // namespace
+
+struct Forward::Impl {
+  explicit Impl(std::shared_ptr<const Model> loaded);
+
+  Mat<float> run(ForwardBatch& batch);
+
+ private:
+  // Whether somebody looks at a site or changes it; asked once per site and call.
+  struct Tap {
+    Site site;
+    bool observed = false, edited = false;
+    explicit operator bool() const { return observed || edited; }
+  };
+  Tap ask(SiteKind kind, int layer = -1) const;
+  void show(const Tap& tap, Mat<float> values);
+
+  void begin(ForwardBatch& batch);
+  Mat<float> embed();
+  Mat<float> block(int layer, Mat<float> x);
+  void attend(int layer, Mat<float> q, Mat<float> z);
+  void attend_by_pattern(const Tap& tap, const AttentionShape& shape, Mat<float> q, Mat<float> z);
+  void mlp(int layer, Mat<float> x);
+  void mlp_in_pieces(const BlockWeights& w, Mat<float> x);
+  void project(Mat<const float> x, const LinearWeights& w, const Tap& tap, Mat<float> residual);
+  Mat<float> logits(Mat<float> x);
+
+  void store(int layer, Mat<const float> k, Mat<const float> v);
+  void keep_rows();
+  Mat<float> gather(Mat<float> x, Buffer& to) const;
+  Mat<float> norm(Mat<const float> x, const std::vector<float>& weight, Mat<float> y);
+  void linear(Mat<const float> x, std::initializer_list<LinearPart> parts);
+  static LinearPart part(const LinearWeights& w, Mat<float> y, bool accumulate = false) {
+    return {w.w, w.bias_data(), y, accumulate};
+  }
+  RopeTable rope_table(int layer, int64_t n_positions);
+  void release(int layer);
+
+ public:
+  const std::shared_ptr<const Model> owner;
+  const LoadedModel& model;
+  const Architecture& arch;
+  const ModelWeights& weights;
+  const Activation activation;
+  const std::unique_ptr<Backend> backend;
+
+ private:
+  std::vector<RopeCache> rope_caches_;
+  std::vector<size_t> rope_of_layer_;
+
+  // Consecutive rows of one sequence, as attention sees them.
+  struct Run {
+    const ForwardRun* from = nullptr;
+    int64_t row = 0, n_rows = 0, position = 0;
+    int64_t at = 0;  // of the first row, in tokens from the begin of the chain's last segment
+  };
+  // State of the current call.
+  ForwardBatch* batch_ = nullptr;
+  std::vector<Run> runs_;           // of all rows, then of the kept ones
+  std::vector<RowInfo> kept_info_;  // of kept rows
+  std::span<const RowInfo> rows_;   // of the rows that exist now
+  std::vector<int32_t> positions_;  // of all rows, then of the kept ones
+  int64_t max_keys_ = 0;
+
+  std::vector<KvView> views_;
+  std::vector<AttentionRun> attention_runs_;
+  Buffer residual_, kept_residual_, normed_, kept_normed_, q_, k_, v_, z_, gate_, up_, out_, logits_, pattern_, padded_;
+};
+
+Forward::Impl::Impl(std::shared_ptr<const Model> loaded)
+    : owner(std::move(loaded)),
+      model([&]() -> const LoadedModel& {
+        const auto* known = dynamic_cast<const LoadedModel*>(owner.get());
+        SAIF_CHECK(known != nullptr, "a model that Model::load made");
+        return *known;
+      }()),
+      arch(model.architecture()),
+      weights(model.weights()),
+      activation(activation_of(arch.activation)),
+      backend(model.make_backend()) {
+  std::vector<const RopeSpec*> distinct;
+  for (const LayerSpec& layer : arch.layers) {
+    const auto same = [&](const RopeSpec* known) { return *known == layer.rope; };
+    const auto it = std::ranges::find_if(distinct, same);
+    rope_of_layer_.push_back(static_cast<size_t>(it - distinct.begin()));
+    if (it != distinct.end()) continue;
+    distinct.push_back(&layer.rope);
+    rope_caches_.emplace_back(layer.rope, arch.d_head);
+  }
+}
+
+Mat<float> Forward::Impl::run(ForwardBatch& batch) {
+  begin(batch);
+  Mat<float> x = embed();  // [rows, d_model], float32: the residual stream
+  for (int layer = 0; layer <= batch.last_layer; ++layer) {
+    x = block(layer, x);
+    if (batch.release_kv_layers) release(layer);
+  }
+  return logits(x);
+}
+
+Mat<float> Forward::Impl::embed() {
+  const Mat<float> x = residual_.take(static_cast<int64_t>(rows_.size()), arch.d_model);
+  backend->embed(weights.embedding, batch_->tokens, arch.embed_scale, x);
+  show(ask(SiteKind::kEmbed), x);
+  return x;
+}
+
+Mat<float> Forward::Impl::block(int layer, Mat<float> x) {
+  const BlockWeights& w = weights.blocks[static_cast<size_t>(layer)];
+  const int64_t rows = x.rows(), d_queries = arch.n_heads * arch.d_head, d_keys = arch.n_kv_heads * arch.d_head;
+  show(ask(SiteKind::kResidPre, layer), x);
+  Mat<float> h = norm(x, w.ln1, normed_.take(rows, arch.d_model));
+  show(ask(SiteKind::kLn1, layer), h);
+
+  // Rows that nobody keeps end in the last block with their keys and values.
+  const bool last = layer == batch_->last_layer && !batch_->all_rows;
+  const Tap tap_q = ask(SiteKind::kQ, layer);
+  const bool queries_later = last && !tap_q;
+  Mat<float> q = q_.take(rows, d_queries);
+  const Mat<float> k = k_.take(rows, d_keys), v = v_.take(rows, d_keys);
+  if (queries_later) {
+    linear(h, {part(w.k, k), part(w.v, v)});
+  } else {
+    linear(h, {part(w.q, q), part(w.k, k), part(w.v, v)});
+    show(tap_q, q);
+  }
+  show(ask(SiteKind::kK, layer), k);
+  show(ask(SiteKind::kV, layer), v);
+  const RopeTable table = rope_table(layer, max_keys_);
+  backend->rope(k, arch.d_head, positions_, table);
+  store(layer, k, v);
+  if (last) {
+    x = gather(x, kept_residual_);
+    h = gather(h, kept_normed_);
+    if (!queries_later) q = gather(q, z_);  // through z_, whose value is not there yet
+    keep_rows();
+    if (x.rows() == 0) return x;
+    if (queries_later) {
+      q = q_.take(x.rows(), d_queries);
+      linear(h, {part(w.q, q)});
+    } else {
+      const Mat<float> kept = q_.take(x.rows(), d_queries);
+      std::copy_n(q.data(), q.rows() * q.cols(), kept.data());
+      q = kept;
+    }
+  }
+  backend->rope(q, arch.d_head, positions_, table);
+
+  const Mat<float> z = z_.take(x.rows(), d_queries);
+  attend(layer, q, z);
+  show(ask(SiteKind::kZ, layer), z);
+  project(z, w.o, ask(SiteKind::kAttnOut, layer), x);
+  show(ask(SiteKind::kResidMid, layer), x);
+  mlp(layer, x);
+  show(ask(SiteKind::kResidPost, layer), x);
+  return x;
+}
+
+void Forward::Impl::mlp(int layer, Mat<float> x) {
+  const BlockWeights& w = weights.blocks[static_cast<size_t>(layer)];
+  const Tap tap_in = ask(SiteKind::kLn2, layer), tap_pre = ask(SiteKind::kMlpPre, layer);
+  const Tap tap_post = ask(SiteKind::kMlpPost, layer), tap_out = ask(SiteKind::kMlpOut, layer);
+  if (!tap_in && !tap_pre && !tap_post && !tap_out) {
+    mlp_in_pieces(w, x);
+    return;
+  }
+  const Mat<float> h = norm(x, w.ln2, normed_.take(x.rows(), arch.d_model));
+  show(tap_in, h);
+  const Mat<float> gate = gate_.take(x.rows(), arch.d_mlp), up = up_.take(x.rows(), arch.d_mlp);
+  linear(h, {part(w.gate, gate), part(w.up, up)});
+  show(tap_pre, gate);
+  backend->glu(activation, gate, up, gate);
+  show(tap_post, gate);
+  project(gate, w.down, tap_out, x);
+}
+
+void Forward::Impl::mlp_in_pieces(const BlockWeights& w, Mat<float> x) {
+  for (int64_t first = 0; first < x.rows(); first += kMlpRows) {
+    const Mat<float> piece = x.rows_range(first, std::min(x.rows(), first + kMlpRows));
+    const Mat<float> h = norm(piece, w.ln2, normed_.take(piece.rows(), arch.d_model));
+    const Mat<float> gate = gate_.take(piece.rows(), arch.d_mlp), up = up_.take(piece.rows(), arch.d_mlp);
+    linear(h, {part(w.gate, gate), part(w.up, up)});
+    backend->glu(activation, gate, up, gate);
+    linear(gate, {part(w.down, piece, true)});
+  }
+}
+
+// residual += x w^T + bias. In one step when nobody wants the summand.
+void Forward::Impl::project(Mat<const float> x, const LinearWeights& w, const Tap& tap, Mat<float> residual) {
+  if (!tap) {
+    linear(x, {part(w, residual, true)});
+    return;
+  }
+  const Mat<float> out = out_.take(x.rows(), arch.d_model);
+  linear(x, {part(w, out)});
+  show(tap, out);
+  backend->add(out, residual);
+}
+
+// The final norm and logits of the kept rows.
+Mat<float> Forward::Impl::logits(Mat<float> x) {
+  if (batch_->last_layer + 1 < arch.n_layers) return {};
+  const Tap tap_norm = ask(SiteKind::kFinalNorm), tap_logits = ask(SiteKind::kLogits);
+  if (x.rows() == 0 || !(batch_->logits || tap_norm || tap_logits)) return {};
+  const Mat<float> h = norm(x, weights.final_norm, normed_.take(x.rows(), arch.d_model));
+  show(tap_norm, h);
+  if (!batch_->logits && !tap_logits) return {};
+  const Mat<float> out = logits_.take(x.rows(), arch.vocab);
+  linear(h, {{weights.unembedding, nullptr, out, false}});
+  if (arch.logit_softcap > 0) backend->softcap(arch.logit_softcap, out);
+  show(tap_logits, out);
+  return batch_->logits ? out : Mat<float>();
+}
+
+void Forward::Impl::attend(int layer, Mat<float> q, Mat<float> z) {
+  views_.clear();
+  for (const Run& run : runs_) {
+    const auto& chain = run.from->chain;
+    for (size_t i = 0; i < chain.size(); ++i) {
+      SAIF_CHECK(chain[i]->has_layer(layer), "a KV chain without keys of block " + std::to_string(layer));
+      KvView view = chain[i]->view(layer);
+      const int64_t end = i + 1 < chain.size() ? chain[i + 1]->begin() : run.position + run.n_rows;
+      view.length = std::min(view.length, end - view.begin);
+      views_.push_back(view);
+    }
+  }
+  attention_runs_.clear();
+  size_t first = 0;
+  for (const Run& run : runs_) {
+    const size_t n = run.from->chain.size();
+    attention_runs_.push_back({run.row, run.n_rows, run.position, {views_.data() + first, n}});
+    first += n;
+  }
+  const AttentionShape shape{arch.n_heads,         arch.n_kv_heads,        arch.d_head,
+                             arch.attention_scale, arch.attention_softcap, arch.layers[static_cast<size_t>(layer)].window};
+  const Tap tap = ask(SiteKind::kPattern, layer);
+  if (tap) {
+    attend_by_pattern(tap, shape, q, z);
+  } else {
+    backend->attention(q, attention_runs_, shape, z);
+  }
+}
+
+// The same through the probabilities themselves: [rows, n_heads * max_keys_], each head's padded with zeros.
+void Forward::Impl::attend_by_pattern(const Tap& tap, const AttentionShape& shape, Mat<float> q, Mat<float> z) {
+  const Mat<float> padded = padded_.take(q.rows(), arch.n_heads * max_keys_);
+  std::fill_n(padded.data(), padded.rows() * padded.cols(), 0.0F);
+  const auto copy_heads = [&](const AttentionRun& run, const Mat<float>& pattern, bool to_padded) {
+    const int64_t n_keys = run.position + run.n_rows;
+    for (int64_t r = 0; r < run.n_rows; ++r) {
+      for (int64_t head = 0; head < arch.n_heads; ++head) {
+        float* a = pattern.row(r) + head * n_keys;
+        float* b = padded.row(run.row + r) + head * max_keys_;
+        std::copy_n(to_padded ? a : b, n_keys, to_padded ? b : a);
+      }
+    }
+  };
+  for (const AttentionRun& run : attention_runs_) {
+    const Mat<float> pattern = pattern_.take(run.n_rows, arch.n_heads * (run.position + run.n_rows));
+    backend->attention_pattern(q, run, shape, pattern);
+    copy_heads(run, pattern, true);
+  }
+  show(tap, padded);
+  for (const AttentionRun& run : attention_runs_) {
+    const Mat<float> pattern = pattern_.take(run.n_rows, arch.n_heads * (run.position + run.n_rows));
+    copy_heads(run, pattern, false);
+    backend->attention_apply(pattern, run, shape, z);
+  }
+}
+
+void Forward::Impl::store(int layer, Mat<const float> k, Mat<const float> v) {
+  for (const Run& run : runs_) {
+    KvSegment& segment = *run.from->chain.back();
+    SAIF_CHECK(run.at == 0 || segment.has_layer(layer),
+               "a KV segment whose earlier tokens have no keys of block " + std::to_string(layer));
+    backend->kv_store(k.rows_range(run.row, run.row + run.n_rows), v.rows_range(run.row, run.row + run.n_rows),
+                      arch.d_head, segment.view(layer), run.at);
+  }
+}
+
+void Forward::Impl::begin(ForwardBatch& batch) {
+  const auto rows = static_cast<int64_t>(batch.tokens.size());
+  SAIF_CHECK(static_cast<int64_t>(batch.rows.size()) == rows && rows > 0, "forward: one RowInfo per token");
+  SAIF_CHECK(batch.last_layer >= 0 && batch.last_layer < arch.n_layers, "forward: last_layer");
+  SAIF_CHECK(!batch.logits || batch.last_layer + 1 == arch.n_layers, "forward: logits need every block");
+  batch_ = &batch;
+  rows_ = batch.rows;
+  runs_.clear();
+  positions_.clear();
+  max_keys_ = 0;
+  int64_t row = 0;
+  for (const ForwardRun& run : batch.runs) {
+    SAIF_CHECK(run.row == row && run.n_rows > 0 && !run.chain.empty(), "forward: runs must cover the rows in order");
+    KvSegment& own = *run.chain.back();
+    SAIF_CHECK(run.position == own.end(), "forward: a run begins at " + std::to_string(run.position) +
+                                              ", its segment ends at " + std::to_string(own.end()));
+    for (size_t i = 0; i < run.chain.size(); ++i) {
+      const int64_t reached = i == 0 ? 0 : run.chain[i - 1]->end();
+      const int64_t start = run.chain[i]->begin();
+      SAIF_CHECK(i == 0 ? start == 0 : start <= reached && start >= run.chain[i - 1]->begin(),
+                 "forward: a gap in a KV chain before position " + std::to_string(start));
+    }
+    runs_.push_back({&run, row, run.n_rows, run.position, own.length()});
+    own.grow_to(own.length() + run.n_rows);
+    for (int64_t i = 0; i < run.n_rows; ++i) positions_.push_back(static_cast<int32_t>(run.position + i));
+    row += run.n_rows;
+    max_keys_ = std::max(max_keys_, run.position + run.n_rows);
+  }
+  SAIF_CHECK(row == rows, "forward: runs must cover the rows in order");
+  for (size_t i = 0; i < batch.kept_rows.size(); ++i) {
+    SAIF_CHECK(batch.kept_rows[i] >= 0 && batch.kept_rows[i] < rows &&
+                   (i == 0 || batch.kept_rows[i - 1] < batch.kept_rows[i]),
+               "forward: kept_rows must ascend and exist");
+  }
+}
+
+// From here on only the kept rows exist.
+void Forward::Impl::keep_rows() {
+  const std::vector<Run> all = runs_;
+  const std::vector<int32_t> all_positions = positions_;
+  runs_.clear();
+  positions_.clear();
+  kept_info_.clear();
+  max_keys_ = 0;
+  size_t of = 0;
+  for (const int64_t row : batch_->kept_rows) {
+    while (row >= all[of].row + all[of].n_rows) ++of;
+    const int64_t position = all_positions[static_cast<size_t>(row)];
+    const auto kept = static_cast<int64_t>(kept_info_.size());
+    const bool continues = !runs_.empty() && runs_.back().from == all[of].from &&
+                           runs_.back().position + runs_.back().n_rows == position;
+    if (continues) {
+      ++runs_.back().n_rows;
+    } else {
+      runs_.push_back({all[of].from, kept, 1, position, 0});
+    }
+    positions_.push_back(static_cast<int32_t>(position));
+    kept_info_.push_back(batch_->rows[static_cast<size_t>(row)]);
+    max_keys_ = std::max(max_keys_, position + 1);
+  }
+  rows_ = kept_info_;
+}
+
+Mat<float> Forward::Impl::gather(Mat<float> x, Buffer& to) const {
+  const auto& kept = batch_->kept_rows;
+  const Mat<float> out = to.take(static_cast<int64_t>(kept.size()), x.cols());
+  for (size_t i = 0; i < kept.size(); ++i) {
+    std::copy_n(x.row(kept[i]), x.cols(), out.row(static_cast<int64_t>(i)));
+  }
+  return out;
+}
+
+Mat<float> Forward::Impl::norm(Mat<const float> x, const std::vector<float>& weight, Mat<float> y) {
+  backend->rms_norm(x, weight.data(), arch.norm_offset, arch.norm_eps, y);
+  return y;
+}
+
+void Forward::Impl::linear(Mat<const float> x, std::initializer_list<LinearPart> parts) {
+  backend->linear(x, {parts.begin(), parts.size()}, model.compute());
+}
+
+RopeTable Forward::Impl::rope_table(int layer, int64_t n_positions) {
+  return rope_caches_[rope_of_layer_[static_cast<size_t>(layer)]].table(n_positions);
+}
+
+void Forward::Impl::release(int layer) {
+  for (const ForwardRun& run : batch_->runs) {
+    for (KvSegment* segment : run.chain) segment->release_layer(layer);
+  }
+}
+
+Forward::Impl::Tap Forward::Impl::ask(SiteKind kind, int layer) const {
+  const Site site{kind, layer};
+  return {site, batch_->observer != nullptr && batch_->observer->wants(site),
+          batch_->editor != nullptr && batch_->editor->wants(site)};
+}
+
+void Forward::Impl::show(const Tap& tap, Mat<float> values) {
+  if (tap.edited) batch_->editor->edit(tap.site, rows_, values);
+  if (tap.observed) batch_->observer->observe(tap.site, rows_, values);
+}
+
+Forward::Forward(std::shared_ptr<const Model> model) : impl_(std::make_unique<Impl>(std::move(model))) {}
+Forward::~Forward() = default;
+Mat<float> Forward::run(ForwardBatch& batch) { return impl_->run(batch); }
+Backend& Forward::backend() { return *impl_->backend; }
+
+}  // namespace saif

@@ -1,0 +1,86 @@
+#include "model/loaded_model.h"
+
+#include <sys/stat.h>
+
+#include <filesystem>
+
+#include "base/check.h"
+#include "base/file.h"
+#include "base/hash.h"
+
+namespace saif {
+namespace {
+
+// SHA-256 of a file; remembered in the cache directory under its path, size and time of change.
+std::string hash_of_file(const std::string& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0) throw Error(Errc::kIo, path + ": cannot be examined");
+  const std::string absolute = std::filesystem::absolute(path).lexically_normal().string();
+  const std::string key = absolute + "|" + std::to_string(info.st_size) + "|" + std::to_string(info.st_mtim.tv_sec) +
+                          "." + std::to_string(info.st_mtim.tv_nsec);
+  const std::string folder = cache_directory() + "/sha256", remembered = folder + "/" + sha256_hex(key);
+  constexpr size_t kHexDigits = 64;
+  if (file_exists(remembered)) {
+    std::string hash = read_file(remembered);
+    if (hash.size() == kHexDigits) return hash;
+  }
+  std::string hash = sha256_hex(MappedFile::open(path)->bytes());
+  try {
+    make_directories(folder);
+    write_file_atomically(remembered, hash);
+  } catch (const Error&) {  // a cache that cannot be written costs time only
+    return hash;
+  }
+  return hash;
+}
+
+}  // namespace
+
+LoadedModel::LoadedModel(Parts parts) : parts_(std::move(parts)) {}
+
+const std::string& LoadedModel::sha256() const {
+  const std::lock_guard lock(mutex_);
+  if (!sha256_.empty()) return sha256_;
+  if (parts_.files.size() == 1) {
+    sha256_ = hash_of_file(parts_.files[0]);
+  } else {  // of the shards' names and hashes
+    std::string all;
+    for (const std::string& file : parts_.files) {
+      all += std::filesystem::path(file).filename().string() + " " + hash_of_file(file) + "\n";
+    }
+    sha256_ = sha256_hex(all);
+  }
+  return sha256_;
+}
+
+void LoadedModel::unembed(Mat<const float> x, bool apply_norm, Mat<float> out) const {
+  const Architecture& arch = parts_.arch;
+  SAIF_CHECK(x.cols() == arch.d_model && out.cols() == arch.vocab && x.rows() == out.rows(), "unembed: shapes");
+  if (x.rows() == 0) return;
+  const std::lock_guard lock(mutex_);
+  if (!backend_) backend_ = make_backend();
+  Tensor normed;
+  if (apply_norm) {
+    normed = Tensor(DType::kF32, {x.rows(), x.cols()});
+    backend_->rms_norm(x, parts_.weights.final_norm.data(), arch.norm_offset, arch.norm_eps, normed.f32());
+    x = normed.f32();
+  }
+  const LinearPart part{parts_.weights.unembedding, nullptr, out, false};
+  backend_->linear(x, {&part, 1}, parts_.compute);
+  if (arch.logit_softcap > 0) backend_->softcap(arch.logit_softcap, out);
+}
+
+std::vector<float> LoadedModel::embedding_row(int32_t id) const {
+  if (id < 0 || id >= parts_.arch.vocab) {
+    throw Error(Errc::kInvalidArgument, "token id " + std::to_string(id) + ": expected 0 to " +
+                                            std::to_string(parts_.arch.vocab - 1));
+  }
+  std::vector<float> row(static_cast<size_t>(parts_.arch.d_model));
+  const std::lock_guard lock(mutex_);
+  if (!backend_) backend_ = make_backend();
+  backend_->embed(parts_.weights.embedding, {&id, 1}, parts_.arch.embed_scale,
+                  Mat<float>(row.data(), 1, parts_.arch.d_model));
+  return row;
+}
+
+}  // namespace saif
