@@ -105,14 +105,20 @@ Site Site::parse(std::string_view name, int n_layers) {
 int64_t Architecture::width(const Site& site) const {
   switch (site.kind) {
     case SiteKind::kQ:
-    case SiteKind::kZ: return n_heads * d_head;
+    case SiteKind::kZ:
+      return n_heads * d_head;
     case SiteKind::kK:
-    case SiteKind::kV: return n_kv_heads * d_head;
-    case SiteKind::kPattern: return 0;
+    case SiteKind::kV:
+      return n_kv_heads * d_head;
+    case SiteKind::kPattern:
+      return 0;
     case SiteKind::kMlpPre:
-    case SiteKind::kMlpPost: return d_mlp;
-    case SiteKind::kLogits: return vocab;
-    default: return d_model;
+    case SiteKind::kMlpPost:
+      return d_mlp;
+    case SiteKind::kLogits:
+      return vocab;
+    default:
+      return d_model;
   }
 }
 

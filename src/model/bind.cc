@@ -29,34 +29,45 @@ std::pair<Dimension, Dimension> dimensions(TensorRole role, const Architecture& 
   const Dimension keys{"n_kv_heads * d_head", arch.n_kv_heads * arch.d_head};
   switch (role) {
     case TensorRole::kEmbedding:
-    case TensorRole::kUnembedding: return {vocab, d_model};
+    case TensorRole::kUnembedding:
+      return {vocab, d_model};
     case TensorRole::kFinalNorm:
     case TensorRole::kLn1:
-    case TensorRole::kLn2: return {{"", 1}, d_model};
+    case TensorRole::kLn2:
+      return {{"", 1}, d_model};
     case TensorRole::kQ:
-    case TensorRole::kQBias: return {queries, d_model};
+    case TensorRole::kQBias:
+      return {queries, d_model};
     case TensorRole::kK:
     case TensorRole::kKBias:
     case TensorRole::kV:
-    case TensorRole::kVBias: return {keys, d_model};
+    case TensorRole::kVBias:
+      return {keys, d_model};
     case TensorRole::kO:
-    case TensorRole::kOBias: return {d_model, queries};
+    case TensorRole::kOBias:
+      return {d_model, queries};
     case TensorRole::kGate:
     case TensorRole::kGateBias:
     case TensorRole::kUp:
-    case TensorRole::kUpBias: return {d_mlp, d_model};
+    case TensorRole::kUpBias:
+      return {d_mlp, d_model};
     case TensorRole::kDown:
-    case TensorRole::kDownBias: return {d_model, d_mlp};
+    case TensorRole::kDownBias:
+      return {d_model, d_mlp};
   }
   return {};
 }
 
 std::optional<DType> plain_dtype(GgmlType type) {
   switch (type) {
-    case GgmlType::kF32: return DType::kF32;
-    case GgmlType::kF16: return DType::kF16;
-    case GgmlType::kBf16: return DType::kBf16;
-    default: return std::nullopt;
+    case GgmlType::kF32:
+      return DType::kF32;
+    case GgmlType::kF16:
+      return DType::kF16;
+    case GgmlType::kBf16:
+      return DType::kBf16;
+    default:
+      return std::nullopt;
   }
 }
 
@@ -179,18 +190,25 @@ class Binder {
     BlockWeights& block = weights_.blocks[static_cast<size_t>(slot.layer)];
     switch (slot.role) {
       case TensorRole::kQ:
-      case TensorRole::kQBias: return block.q;
+      case TensorRole::kQBias:
+        return block.q;
       case TensorRole::kK:
-      case TensorRole::kKBias: return block.k;
+      case TensorRole::kKBias:
+        return block.k;
       case TensorRole::kV:
-      case TensorRole::kVBias: return block.v;
+      case TensorRole::kVBias:
+        return block.v;
       case TensorRole::kO:
-      case TensorRole::kOBias: return block.o;
+      case TensorRole::kOBias:
+        return block.o;
       case TensorRole::kGate:
-      case TensorRole::kGateBias: return block.gate;
+      case TensorRole::kGateBias:
+        return block.gate;
       case TensorRole::kUp:
-      case TensorRole::kUpBias: return block.up;
-      default: return block.down;
+      case TensorRole::kUpBias:
+        return block.up;
+      default:
+        return block.down;
     }
   }
 

@@ -5,7 +5,8 @@
 namespace saif {
 
 ConfigReader::ConfigReader(std::string source, Json object) : source_(std::move(source)), object_(std::move(object)) {
-  if (!object_.is_object()) throw Error(Errc::kBadFormat, source_ + ": found no JSON object, expected a model's config");
+  if (!object_.is_object())
+    throw Error(Errc::kBadFormat, source_ + ": found no JSON object, expected a model's config");
 }
 
 const Json* ConfigReader::find(std::string_view key) {
@@ -67,13 +68,12 @@ void ConfigReader::ignore(std::initializer_list<std::string_view> keys, std::str
 void ConfigReader::require(std::string_view key, const Json& only, std::string_view reason) {
   const Json* value = find(key);
   if (value == nullptr || value->dump() == only.dump()) return;
-  throw Error(Errc::kUnsupported, source_ + ": \"" + std::string(key) + "\" is " + value->dump() +
-                                      "; only " + only.dump() + " is implemented (" + std::string(reason) + ")");
+  throw Error(Errc::kUnsupported, source_ + ": \"" + std::string(key) + "\" is " + value->dump() + "; only " +
+                                      only.dump() + " is implemented (" + std::string(reason) + ")");
 }
 
 void ConfigReader::fail(std::string_view key, const std::string& found, const std::string& expected) const {
-  throw Error(Errc::kBadFormat,
-              source_ + ": \"" + std::string(key) + "\" is " + found + ", expected " + expected);
+  throw Error(Errc::kBadFormat, source_ + ": \"" + std::string(key) + "\" is " + found + ", expected " + expected);
 }
 
 void ConfigReader::finish() const {

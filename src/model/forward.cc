@@ -276,8 +276,9 @@ void Forward::Impl::attend(int layer, Mat<float> q, Mat<float> z) {
     attention_runs_.push_back({run.row, run.n_rows, run.position, {views_.data() + first, n}});
     first += n;
   }
-  const AttentionShape shape{arch.n_heads,         arch.n_kv_heads,        arch.d_head,
-                             arch.attention_scale, arch.attention_softcap, arch.layers[static_cast<size_t>(layer)].window};
+  const AttentionShape shape{
+      arch.n_heads,         arch.n_kv_heads,        arch.d_head,
+      arch.attention_scale, arch.attention_softcap, arch.layers[static_cast<size_t>(layer)].window};
   const Tap tap = ask(SiteKind::kPattern, layer);
   if (tap) {
     attend_by_pattern(tap, shape, q, z);
@@ -353,9 +354,9 @@ void Forward::Impl::begin(ForwardBatch& batch) {
   }
   SAIF_CHECK(row == rows, "forward: runs must cover the rows in order");
   for (size_t i = 0; i < batch.kept_rows.size(); ++i) {
-    SAIF_CHECK(batch.kept_rows[i] >= 0 && batch.kept_rows[i] < rows &&
-                   (i == 0 || batch.kept_rows[i - 1] < batch.kept_rows[i]),
-               "forward: kept_rows must ascend and exist");
+    SAIF_CHECK(
+        batch.kept_rows[i] >= 0 && batch.kept_rows[i] < rows && (i == 0 || batch.kept_rows[i - 1] < batch.kept_rows[i]),
+        "forward: kept_rows must ascend and exist");
   }
 }
 
@@ -372,8 +373,8 @@ void Forward::Impl::keep_rows() {
     while (row >= all[of].row + all[of].n_rows) ++of;
     const int64_t position = all_positions[static_cast<size_t>(row)];
     const auto kept = static_cast<int64_t>(kept_info_.size());
-    const bool continues = !runs_.empty() && runs_.back().from == all[of].from &&
-                           runs_.back().position + runs_.back().n_rows == position;
+    const bool continues =
+        !runs_.empty() && runs_.back().from == all[of].from && runs_.back().position + runs_.back().n_rows == position;
     if (continues) {
       ++runs_.back().n_rows;
     } else {

@@ -67,7 +67,8 @@ Json gguf_config(const GgufView& view, const std::string& architecture) {
       config[key.substr(prefix.size())] = scalar_json(value);
     } else if (key == "split.count") {
       if (view.find_int(key).value_or(1) > 1) {
-        throw Error(Errc::kUnsupported, view.source() + ": one of several split files; merge them with llama-gguf-split");
+        throw Error(Errc::kUnsupported,
+                    view.source() + ": one of several split files; merge them with llama-gguf-split");
       }
     } else if (!key.starts_with("general.") && !key.starts_with("tokenizer.") && !key.starts_with("quantize.") &&
                !key.starts_with("split.")) {
@@ -99,8 +100,9 @@ Opened open_folder(const std::string& path) {
     throw Error(Errc::kNotFound, path + ": no config.json; expected a Hugging Face model folder or a .gguf file");
   }
   if (!SafetensorsFolder::present(path)) {
-    throw Error(Errc::kNotFound, path + ": no model.safetensors and no model.safetensors.index.json; other forms of "
-                                        "weights (.bin, .pt) have to be converted to safetensors");
+    throw Error(Errc::kNotFound, path +
+                                     ": no model.safetensors and no model.safetensors.index.json; other forms of "
+                                     "weights (.bin, .pt) have to be converted to safetensors");
   }
   const SafetensorsFolder folder = SafetensorsFolder::open(path);
   ConfigReader config(config_path, read_json_file(config_path));
@@ -150,8 +152,8 @@ std::string resolve_model(const std::string& path_or_name) {
     }
     known += (known.empty() ? "" : ", ") + std::string(model.name);
   }
-  throw Error(Errc::kNotFound, "model \"" + path_or_name +
-                                   "\": no such file or folder, and no short name; short names are: " + known);
+  throw Error(Errc::kNotFound,
+              "model \"" + path_or_name + "\": no such file or folder, and no short name; short names are: " + known);
 }
 
 std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, const LoadOptions& options,
@@ -178,7 +180,7 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, c
 }
 
 std::shared_ptr<const Model> Model::load(const std::string& path_or_name, const LoadOptions& options) {
-  return load_model(path_or_name, options, [] { return make_ref_backend(); });
+  return load_model(path_or_name, options, [] { return make_cpu_backend(); });
 }
 
 }  // namespace saif

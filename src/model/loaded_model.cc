@@ -72,8 +72,8 @@ void LoadedModel::unembed(Mat<const float> x, bool apply_norm, Mat<float> out) c
 
 std::vector<float> LoadedModel::embedding_row(int32_t id) const {
   if (id < 0 || id >= parts_.arch.vocab) {
-    throw Error(Errc::kInvalidArgument, "token id " + std::to_string(id) + ": expected 0 to " +
-                                            std::to_string(parts_.arch.vocab - 1));
+    throw Error(Errc::kInvalidArgument,
+                "token id " + std::to_string(id) + ": expected 0 to " + std::to_string(parts_.arch.vocab - 1));
   }
   std::vector<float> row(static_cast<size_t>(parts_.arch.d_model));
   const std::lock_guard lock(mutex_);

@@ -16,8 +16,7 @@ double llama3_frequency(double frequency, const RopeSpec& spec) {
   const auto context = static_cast<double>(spec.original_context);
   if (wavelength > context / spec.low_freq_factor) return frequency / spec.factor;
   if (wavelength < context / spec.high_freq_factor) return frequency;
-  const double smooth =
-      (context / wavelength - spec.low_freq_factor) / (spec.high_freq_factor - spec.low_freq_factor);
+  const double smooth = (context / wavelength - spec.low_freq_factor) / (spec.high_freq_factor - spec.low_freq_factor);
   return (1 - smooth) * frequency / spec.factor + smooth * frequency;
 }
 

@@ -5,19 +5,30 @@
 namespace saif {
 namespace {
 
-std::string shape_text(const std::vector<int64_t>& shape) { return TensorView{DType::kF32, shape, nullptr}.shape_text(); }
+std::string shape_text(const std::vector<int64_t>& shape) {
+  return TensorView{DType::kF32, shape, nullptr}.shape_text();
+}
 
 GgmlType plain_type(DType dtype, const std::string& name) {
   switch (dtype) {
-    case DType::kF32: return GgmlType::kF32;
-    case DType::kF16: return GgmlType::kF16;
-    case DType::kBf16: return GgmlType::kBf16;
-    case DType::kF64: return GgmlType::kF64;
-    case DType::kI64: return GgmlType::kI64;
-    case DType::kI32: return GgmlType::kI32;
-    case DType::kI16: return GgmlType::kI16;
-    case DType::kI8: return GgmlType::kI8;
-    default: throw Error(Errc::kUnsupported, name + " is stored as " + name_of(dtype) + ", which no weight can be");
+    case DType::kF32:
+      return GgmlType::kF32;
+    case DType::kF16:
+      return GgmlType::kF16;
+    case DType::kBf16:
+      return GgmlType::kBf16;
+    case DType::kF64:
+      return GgmlType::kF64;
+    case DType::kI64:
+      return GgmlType::kI64;
+    case DType::kI32:
+      return GgmlType::kI32;
+    case DType::kI16:
+      return GgmlType::kI16;
+    case DType::kI8:
+      return GgmlType::kI8;
+    default:
+      throw Error(Errc::kUnsupported, name + " is stored as " + name_of(dtype) + ", which no weight can be");
   }
 }
 

@@ -15,7 +15,7 @@ namespace saif {
 
 struct SourceTensor {
   std::string name;
-  std::vector<int64_t> shape;  // row-major
+  std::vector<int64_t> shape;      // row-major
   GgmlType type = GgmlType::kF32;  // plain types too
   const void* data = nullptr;
   int64_t elements() const;
@@ -26,6 +26,11 @@ class TensorSource {
   // Throws kUnsupported naming a tensor of a type that weights cannot have.
   explicit TensorSource(const SafetensorsFolder& folder);
   explicit TensorSource(const GgufFile& file);
+  TensorSource(TensorSource&&) = default;
+  TensorSource& operator=(TensorSource&&) = default;
+  ~TensorSource() = default;
+  TensorSource(const TensorSource&) = delete;  // index_ points into tensors_
+  TensorSource& operator=(const TensorSource&) = delete;
   const SourceTensor* find(std::string_view name) const;  // nullptr when absent
   const std::vector<SourceTensor>& tensors() const { return tensors_; }
 

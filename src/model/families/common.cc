@@ -53,15 +53,16 @@ void read_scaling(ConfigReader& scaling, RopeSpec& rope) {
     rope.factor = scaling.number("factor");
     if (rope.factor < 1.0) scaling.fail("factor", std::to_string(rope.factor), "at least 1");
   } else {
-    throw Error(Errc::kUnsupported,
-                scaling.source() + ": rope_type \"" + type + "\" is not implemented; implemented are default, linear, llama3");
+    throw Error(Errc::kUnsupported, scaling.source() + ": rope_type \"" + type +
+                                        "\" is not implemented; implemented are default, linear, llama3");
   }
   if (type == "llama3") {
     rope.low_freq_factor = scaling.number("low_freq_factor");
     rope.high_freq_factor = scaling.number("high_freq_factor");
     rope.original_context = scaling.size("original_max_position_embeddings");
     if (rope.low_freq_factor <= 0 || rope.high_freq_factor <= rope.low_freq_factor) {
-      scaling.fail("high_freq_factor", std::to_string(rope.high_freq_factor), "more than low_freq_factor, which is above 0");
+      scaling.fail("high_freq_factor", std::to_string(rope.high_freq_factor),
+                   "more than low_freq_factor, which is above 0");
     }
   } else {
     scaling.ignore({"original_max_position_embeddings"}, "not used by this rope_type");

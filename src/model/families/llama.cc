@@ -45,7 +45,8 @@ constexpr Names kGgufNames[] = {
     {"ffn_down", TensorRole::kDown, TensorRole::kDownBias},
 };
 
-// The config says which biases exist: a bias that it does not announce must not be there, nor one that it does be absent.
+// The config says which biases exist: a bias that it does not announce must not be there, nor one that it does be
+// absent.
 void check_biases(const ConfigReader& config, const ModelPlan& plan, bool attention, bool mlp) {
   int64_t found_attention = 0, found_mlp = 0;
   for (const TensorSlot& slot : plan.tensors) {
