@@ -2,6 +2,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <bit>
 #include <cmath>
 #include <cstring>
@@ -56,6 +57,36 @@ TEST(Dequantize, matches_values_worked_out_by_hand) {
   EXPECT_EQ(x[0], 0.5f);
   EXPECT_EQ(x[16], 6.5f);
   EXPECT_EQ(x[1], -1.0f);
+}
+
+// No golden file holds Q5_K. Without fifth bits its values are those of Q4_K, which the goldens cover; bit i of byte j
+// adds 16 steps to element 32 i + j and to no other.
+TEST(Dequantize, q5_k_extends_q4_k_by_a_bit) {
+  auto four = random_bytes(144, 3);
+  const uint16_t d = f32_to_f16(0.25f), dmin = f32_to_f16(0.125f);
+  std::memcpy(four.data(), &d, 2);
+  std::memcpy(four.data() + 2, &dmin, 2);
+  for (size_t i = 4; i < 16; ++i) four[i] |= 0x11;  // no scale is zero
+  std::vector<uint8_t> five(176, 0);
+  std::copy_n(four.begin(), 16, five.begin());
+  std::copy_n(four.begin() + 16, 128, five.begin() + 48);
+  std::vector<float> x(256), y(256), z(256), all(256);
+  dequantize(GgmlType::kQ4K, four.data(), 256, x.data());
+  dequantize(GgmlType::kQ5K, five.data(), 256, y.data());
+  EXPECT_EQ(x, y);
+  std::fill_n(five.begin() + 16, 32, uint8_t{255});
+  dequantize(GgmlType::kQ5K, five.data(), 256, all.data());
+  for (const size_t i : {size_t{0}, size_t{2}, size_t{3}, size_t{7}}) {
+    for (const size_t j : {size_t{0}, size_t{13}, size_t{31}}) {
+      std::fill_n(five.begin() + 16, 32, uint8_t{0});
+      five[16 + j] = static_cast<uint8_t>(1u << i);
+      dequantize(GgmlType::kQ5K, five.data(), 256, z.data());
+      EXPECT_NE(all[32 * i + j], y[32 * i + j]);
+      y[32 * i + j] = all[32 * i + j];
+      EXPECT_EQ(z, y) << i << " " << j;
+      y[32 * i + j] = x[32 * i + j];
+    }
+  }
 }
 
 TEST(Dequantize, every_half_converts_like_the_reference) {
