@@ -9,8 +9,16 @@ if(SAIF_SANITIZE)
                          -fno-sanitize-recover=all)
   target_link_options(saif_flags INTERFACE "-fsanitize=${SAIF_SANITIZE}")
 endif()
-find_package(OpenMP REQUIRED)
-target_link_libraries(saif_flags INTERFACE OpenMP::OpenMP_CXX)
+if(SAIF_FUZZ)
+  # One thread, and every line instrumented. fuzz/single_thread/omp.h stands in for OpenMP, which clang may lack.
+  target_include_directories(saif_flags INTERFACE "${CMAKE_SOURCE_DIR}/fuzz/single_thread")
+  target_compile_options(saif_flags INTERFACE -Wno-unknown-pragmas -fsanitize=fuzzer-no-link,address,undefined
+                         -fno-sanitize-recover=all)
+  target_link_options(saif_flags INTERFACE -fsanitize=address,undefined)
+else()
+  find_package(OpenMP REQUIRED)
+  target_link_libraries(saif_flags INTERFACE OpenMP::OpenMP_CXX)
+endif()
 
 set(SAIF_ROOMS "")
 set(SAIF_ROOM_TARGETS_REVERSED "")

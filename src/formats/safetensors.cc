@@ -56,7 +56,8 @@ std::optional<int64_t> read_shape(const Json& json, std::vector<int64_t>& out) {
 }
 
 // One member of the header. `data` is where the data section begins, `file` the size of the file.
-Result<SafetensorsView::Entry> read_entry(const std::string& name, const Json& json, size_t data, size_t file) {
+std::optional<Error> read_entry(const std::string& name, const Json& json, size_t data, size_t file,
+                                SafetensorsView::Entry& entry) {
   const std::string what = "tensor " + quoted(name);
   if (!json.is_object()) return bad(what + " is " + quoted(json) + ", expected an object");
   for (const auto& [key, value] : json.members()) {
@@ -66,7 +67,6 @@ Result<SafetensorsView::Entry> read_entry(const std::string& name, const Json& j
   }
   const Json *dtype = json.find("dtype"), *shape = json.find("shape"), *range = json.find("data_offsets");
   if (!dtype || !shape || !range) return bad(what + " lacks one of dtype, shape and data_offsets");
-  SafetensorsView::Entry entry;
   entry.name = name;
   if (!dtype->is_string()) return bad(what + ": dtype is " + quoted(*dtype) + ", expected a string");
   const std::optional<DType> known = parse_dtype(dtype->as_string());
@@ -93,7 +93,7 @@ Result<SafetensorsView::Entry> read_entry(const std::string& name, const Json& j
   }
   entry.begin = data + static_cast<size_t>(begin);
   entry.end = data + static_cast<size_t>(end);
-  return entry;
+  return std::nullopt;
 }
 
 // Sorted entries must cover the data section exactly.
@@ -152,9 +152,8 @@ Result<SafetensorsView> parse_safetensors(std::span<const std::byte> bytes) {
       if (auto error = read_metadata(json, view.metadata)) return *std::move(error);
       continue;
     }
-    Result<SafetensorsView::Entry> entry = read_entry(name, json, data, bytes.size());
-    if (!entry) return entry.error();
-    view.tensors.push_back(std::move(entry).value());
+    SafetensorsView::Entry& entry = view.tensors.emplace_back();
+    if (auto error = read_entry(name, json, data, bytes.size(), entry)) return *std::move(error);
   }
   std::sort(view.tensors.begin(), view.tensors.end(), by_position);
   if (auto error = check_tiling(view.tensors, data, bytes.size())) return *std::move(error);
