@@ -6,7 +6,7 @@ target_compile_options(saif_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion 
                        -Wnon-virtual-dtor -Werror)
 if(SAIF_SANITIZE)
   target_compile_options(saif_flags INTERFACE "-fsanitize=${SAIF_SANITIZE}" -fno-omit-frame-pointer
-                         -fno-sanitize-recover=all)
+                         -fno-sanitize-recover=all -Wno-maybe-uninitialized)  # GCC's false alarms under sanitizers
   target_link_options(saif_flags INTERFACE "-fsanitize=${SAIF_SANITIZE}")
 endif()
 if(SAIF_FUZZ)
