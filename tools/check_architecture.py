@@ -16,8 +16,8 @@ from pathlib import Path
 # The room that a public header belongs to. A room may include the public headers of its own room and of those above.
 PUBLIC_HEADERS = {
     "control.h": "base", "error.h": "base", "json.h": "base", "options.h": "base", "tensor.h": "tensor",
-    "text.h": "text", "model.h": "model", "engine.h": "engine", "sae.h": "sae", "task.h": "data",
-    "vector.h": "study", "study.h": "study", "sweep.h": "sweep", "report.h": "report",
+    "text.h": "text", "model.h": "model", "engine.h": "engine", "machine.h": "engine", "sae.h": "sae", "task.h": "data",
+    "vector.h": "study", "verify.h": "study", "study.h": "study", "sweep.h": "sweep", "report.h": "report",
 }
 
 # A third-party header (pattern) and the files that may include it.

@@ -12,12 +12,17 @@ packages=(
   python3 python3-pip ca-certificates                             # checks, and the model's wheel
 )
 
-# The text room holds a small Rust library. 1.85 is the oldest toolchain that it compiles with.
+# The text room holds a small Rust library; 1.85 is the oldest toolchain that compiles it. cmake/rust.cmake looks for
+# cargo in the same places.
 rust_is_new_enough() {
-  local version
-  command -v cargo > /dev/null && command -v rustc > /dev/null || return 1
-  version=$(cargo --version 2> /dev/null | cut -d ' ' -f 2) || return 1
-  [ -n "$version" ] && [ "$(printf '%s\n1.85\n' "$version" | sort -V | head -n 1)" = 1.85 ]
+  local cargo version
+  hash -r
+  for cargo in "$(command -v cargo || true)" "$HOME/.cargo/bin/cargo" /usr/bin/cargo; do
+    [ -x "$cargo" ] && command -v "${cargo%/*}/rustc" > /dev/null || continue
+    version=$("$cargo" --version 2> /dev/null | cut -d ' ' -f 2) || continue
+    if [ -n "$version" ] && [ "$(printf '%s\n1.85\n' "$version" | sort -V | head -n 1)" = 1.85 ]; then return 0; fi
+  done
+  return 1
 }
 rust_is_new_enough || packages+=(cargo-web rustc-web)
 
@@ -52,12 +57,10 @@ else
   fi
 fi
 
-hash -r
-if ! rust_is_new_enough; then
-  echo "setup: cargo and rustc 1.85 or newer are needed, found: $(cargo --version 2>&1 || true). An older cargo that" \
-    "comes first on PATH must be updated (rustup update) or taken off PATH: $(command -v cargo || true)" >&2
+rust_is_new_enough || {
+  echo "setup: cargo and rustc 1.85 or newer are needed; install Debian's cargo-web and rustc-web, or rustup's" >&2
   exit 1
-fi
+}
 
 # Without the model everything builds, and the tests that need it are reported as skipped.
 tools/fetch_model.sh || echo "setup: going on without the model"
