@@ -18,7 +18,7 @@ rust_is_new_enough() {
   local cargo version
   hash -r
   for cargo in "$(command -v cargo || true)" "$HOME/.cargo/bin/cargo" /usr/bin/cargo; do
-    [ -x "$cargo" ] && command -v "${cargo%/*}/rustc" > /dev/null || continue
+    if [ ! -x "$cargo" ] || [ ! -x "${cargo%/*}/rustc" ]; then continue; fi
     version=$("$cargo" --version 2> /dev/null | cut -d ' ' -f 2) || continue
     if [ -n "$version" ] && [ "$(printf '%s\n1.85\n' "$version" | sort -V | head -n 1)" = 1.85 ]; then return 0; fi
   done
