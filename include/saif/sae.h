@@ -54,10 +54,17 @@ struct SaeWeights {  // float32, canonical
   Tensor threshold;  // [d_sae], kJumpRelu
 };
 
+struct SaeLoadOptions {
+  bool verify = true;  // scan every weight for NaN and infinity at load; false: each part when it is first used
+  bool fast = false;   // bfloat16 weights meet bfloat16 activations where they can; latents differ by about 1 %
+  std::optional<double> norm_scaling_factor = {};  // for normalize_activations = expected_average_only_in
+};
+
 class Sae {
  public:
-  // A folder (SAELens 6: cfg.json, sae_weights.safetensors) or file. Throws Error naming what is wrong.
-  static std::shared_ptr<const Sae> load(const std::string& path);
+  // A folder (SAELens 6: cfg.json, sae_weights.safetensors) or file. Throws Error naming what is wrong. The file stays
+  // mapped; the encoder is brought into memory by the first encode.
+  static std::shared_ptr<const Sae> load(const std::string& path, const SaeLoadOptions& options = {});
   static std::shared_ptr<const Sae> from_weights(SaeConfig config, SaeWeights weights);
   virtual ~Sae() = default;
 
@@ -131,6 +138,7 @@ struct SaeTrainOptions {
   int64_t context = 256;           // tokens a document is cut to
   double held_out = 0.02;          // share of documents kept for evaluation
   std::string dtype = "bf16";      // of the saved weights
+  std::string compute = "auto";    // type in which the encoder product is formed: auto, bf16, f32
   int64_t seed = 0;
   template <typename V>
   void describe(V& v) {
@@ -155,6 +163,7 @@ struct SaeTrainOptions {
     v("context", context, "tokens a document is cut to");
     v("held-out", held_out, "share of the documents kept for evaluation");
     v("dtype", dtype, "of the saved weights: f32 or bf16");
+    v("compute", compute, "the encoder product in training: auto (bf16 where the CPU is fast at it), bf16 or f32");
     v("seed", seed, "of initialisation and shuffling");
   }
 };

@@ -1,0 +1,134 @@
+// How well an SAE describes activations, and the JSON of SAEs' results.
+#include <algorithm>
+#include <cmath>
+
+#include "base/parallel.h"
+#include "saif/sae.h"
+
+namespace saif {
+
+namespace {
+
+const char* kind_name(SaeKind kind) {
+  switch (kind) {
+    case SaeKind::kStandard:
+      return "standard";
+    case SaeKind::kTopK:
+      return "topk";
+    case SaeKind::kJumpRelu:
+      return "jumprelu";
+  }
+  return "";
+}
+
+constexpr int64_t kFidelityRows = 2048;  // rows encoded and decoded at a time
+constexpr double kDenseRate = 0.1;
+
+// [cols]
+std::vector<double> column_means(Mat<const float> x) {
+  std::vector<double> mean(static_cast<size_t>(x.cols()), 0.0);
+  for (int64_t r = 0; r < x.rows(); ++r) {
+    for (int64_t c = 0; c < x.cols(); ++c) mean[static_cast<size_t>(c)] += x(r, c);
+  }
+  for (double& m : mean) m /= static_cast<double>(std::max<int64_t>(1, x.rows()));
+  return mean;
+}
+
+}  // namespace
+
+Json SaeConfig::to_json() const {
+  Json out = Json::object();
+  out["format"] = format;
+  out["kind"] = kind_name(kind);
+  out["d_in"] = d_in;
+  out["d_sae"] = d_sae;
+  out["d_out"] = d_out;
+  if (kind == SaeKind::kTopK) {
+    out["k"] = k;
+    out["rescale_acts_by_decoder_norm"] = rescale_acts_by_decoder_norm;
+  }
+  out["apply_b_dec_to_input"] = apply_b_dec_to_input;
+  out["normalize"] = normalize;
+  out["site"] = site;
+  out["model"] = model;
+  out["published_l0"] = published_l0 ? Json(*published_l0) : Json();
+  out["published_fvu"] = published_fvu ? Json(*published_fvu) : Json();
+  out["metadata"] = metadata;
+  return out;
+}
+
+double SparseLatents::mean_l0() const {
+  return rows() > 0 ? static_cast<double>(indices.size()) / static_cast<double>(rows()) : 0.0;
+}
+
+Json SaeFidelity::to_json() const {
+  Json out = Json::object();
+  out["tokens"] = tokens;
+  out["l0"] = l0;
+  out["fvu"] = fvu;
+  out["explained_variance"] = explained_variance;
+  out["dead"] = dead;
+  out["dense"] = dense;
+  out["decoder_norm_min"] = decoder_norm_min;
+  out["decoder_norm_max"] = decoder_norm_max;
+  return out;
+}
+
+Json SaeEvaluation::to_json() const {
+  Json out = fidelity.to_json();
+  out["ce_clean"] = ce_clean;
+  out["ce_sae"] = ce_sae;
+  out["ce_zero"] = ce_zero;
+  out["loss_recovered"] = loss_recovered;
+  return out;
+}
+
+Json SaeTrainResult::to_json() const {
+  Json out = evaluation.to_json();
+  out["tokens_per_s"] = tokens_per_s;
+  out["steps"] = steps;
+  out["training_tokens"] = tokens;
+  out["folder"] = folder;
+  return out;
+}
+
+SaeFidelity measure_fidelity(const Sae& sae, Mat<const float> x) {
+  const SaeConfig& config = sae.config();
+  SaeFidelity out;
+  out.tokens = x.rows();
+  const std::vector<double> mean = column_means(x);
+  std::vector<int64_t> fired(static_cast<size_t>(config.d_sae), 0);
+  double error = 0, variance = 0;
+  int64_t active = 0;
+  for (int64_t begin = 0; begin < x.rows(); begin += kFidelityRows) {
+    const Mat<const float> part = x.rows_range(begin, std::min(x.rows(), begin + kFidelityRows));
+    const SparseLatents latents = sae.encode(part);
+    const Tensor reconstruction = sae.decode(latents, part);
+    active += static_cast<int64_t>(latents.indices.size());
+    for (const int32_t j : latents.indices) ++fired[static_cast<size_t>(j)];
+    const Mat<const float> y = reconstruction.f32();
+    for (int64_t r = 0; r < part.rows(); ++r) {
+      for (int64_t c = 0; c < part.cols(); ++c) {
+        const double e = static_cast<double>(part(r, c)) - y(r, c), d = part(r, c) - mean[static_cast<size_t>(c)];
+        error += e * e;
+        variance += d * d;
+      }
+    }
+  }
+  const auto n = static_cast<double>(std::max<int64_t>(1, x.rows()));
+  out.l0 = static_cast<double>(active) / n;
+  out.fvu = variance > 0 ? error / variance : (error > 0 ? INFINITY : 0.0);
+  out.explained_variance = 1.0 - out.fvu;
+  const auto latents = static_cast<double>(config.d_sae);
+  out.dead = static_cast<double>(std::count(fired.begin(), fired.end(), 0)) / latents;
+  out.dense = static_cast<double>(std::count_if(fired.begin(), fired.end(),
+                                                [&](int64_t f) { return static_cast<double>(f) > kDenseRate * n; })) /
+              latents;
+  const std::vector<float> norms = sae.decoder_norms();
+  const auto [low, high] = std::minmax_element(norms.begin(), norms.end());
+  out.decoder_norm_min = *low;
+  out.decoder_norm_max = *high;
+  return out;
+}
+
+}  // namespace saif

@@ -1,0 +1,46 @@
+// What a loader hands over, whatever the file's format: a canonical configuration and views of the stored matrices.
+// Each format is one file of loaders/ and one line of loaders/registry.cc.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "saif/sae.h"
+
+namespace saif {
+
+struct SaeSource {
+  SaeConfig config;
+  std::string path;                   // what the caller named
+  std::vector<std::string> files;     // whose bytes make up the SAE, for the hash
+  std::shared_ptr<const void> owner;  // keeps the views alive
+  TensorView w_enc;                   // [d_in, d_sae], or [d_sae, d_in] when encoder_rows
+  bool encoder_rows = false;
+  TensorView w_dec;                                  // [d_sae, d_out]
+  float encoder_scale = 1.0f, decoder_scale = 1.0f;  // multiply the stored matrices (folded input normalisation)
+  std::vector<float> b_enc, b_dec, threshold;
+  bool fast = false;  // SaeLoadOptions::fast
+};
+
+struct SaeLoader {
+  const char* format;
+  bool (*recognises)(const std::string& path);  // looks at names only, reads no weights
+  SaeSource (*load)(const std::string& path, const SaeLoadOptions& options);
+};
+
+// The canonical SAE behind Sae::load and Sae::from_weights. `verify`: every weight is checked now.
+std::shared_ptr<const Sae> make_sae(SaeSource source, bool verify);
+
+// Throws kBadFormat naming file and tensor when a value is not finite. `first_row` is added to the row in the message.
+void require_finite(const TensorView& view, const std::string& file, const std::string& tensor);
+
+// Writes cfg.json and sae_weights.safetensors as SAELens 6 reads them. w_enc [d_in, d_sae].
+struct SaeLensTensors {
+  Tensor w_enc, b_enc, w_dec, b_dec, threshold;
+};
+void write_sae_lens(const std::string& folder, const SaeConfig& config, const SaeLensTensors& tensors, DType dtype);
+
+}  // namespace saif
