@@ -1,0 +1,284 @@
+// Configs and tensors as closed worlds.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "model/bind.h"
+#include "model/loaded_model.h"
+#include "model/rope.h"
+#include "support/run_model.h"
+#include "support/tiny_model.h"
+
+namespace saif {
+namespace {
+
+using test::TinyModel;
+
+std::string test_name() { return testing::UnitTest::GetInstance()->current_test_info()->name(); }
+
+std::shared_ptr<const LoadedModel> load(const TinyModel& tiny, const std::string& dtype = "f32") {
+  return load_model(tiny.write(test_name()), {dtype}, [] { return make_ref_backend(); });
+}
+
+// The error's message; empty when the model loads.
+std::string refusal(const TinyModel& tiny) {
+  try {
+    load(tiny);
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "";
+}
+
+#define EXPECT_MENTIONS(text, part) EXPECT_NE((text).find(part), std::string::npos) << (text)
+
+TEST(Config, IsReadIntoAnArchitecture) {
+  const auto model = load(TinyModel());
+  const Architecture& arch = model->architecture();
+  EXPECT_EQ(arch.family, "llama");
+  EXPECT_EQ(arch.d_model, 24);
+  EXPECT_EQ(arch.n_layers, 3);
+  EXPECT_EQ(arch.n_heads, 4);
+  EXPECT_EQ(arch.n_kv_heads, 2);
+  EXPECT_EQ(arch.d_head, 6);
+  EXPECT_EQ(arch.d_mlp, 40);
+  EXPECT_EQ(arch.vocab, 50);
+  EXPECT_EQ(arch.context, 256);
+  EXPECT_FLOAT_EQ(arch.attention_scale, 1.0F / std::sqrt(6.0F));
+  EXPECT_EQ(arch.layers.size(), 3U);
+  EXPECT_EQ(arch.to_json().at("d_mlp").as_int(), 40);
+  EXPECT_EQ(model->name(), "saif_tiny_IsReadIntoAnArchitecture");
+}
+
+TEST(Config, AnUnknownKeyIsNamed) {
+  TinyModel tiny;
+  tiny.config["attn_logit_softcapping"] = 50.0;
+  EXPECT_MENTIONS(refusal(tiny), "unknown key \"attn_logit_softcapping\" (50.0)");
+}
+
+TEST(Config, AMissingKeyIsNamed) {
+  TinyModel tiny;
+  std::erase_if(tiny.config.members(), [](const auto& member) { return member.first == "hidden_size"; });
+  EXPECT_MENTIONS(refusal(tiny), "\"hidden_size\" is missing");
+}
+
+TEST(Config, WrongValuesAreNamed) {
+  const std::pair<const char*, Json> wrong[] = {{"hidden_size", "24"},
+                                                {"hidden_size", 0},
+                                                {"num_hidden_layers", int64_t{1} << 40},
+                                                {"num_hidden_layers", 100000},
+                                                {"rms_norm_eps", "small"},
+                                                {"tie_word_embeddings", 1},
+                                                {"hidden_act", "swiglu"},
+                                                {"num_key_value_heads", 3},
+                                                {"rope_scaling", Json::array()},
+                                                {"architectures", "Bert"},
+                                                {"head_dim", 5},
+                                                {"model_type", "gpt5"},
+                                                {"rope_interleaved", true},
+                                                {"quantization_config", 4}};
+  for (const auto& [key, value] : wrong) {
+    TinyModel tiny;
+    tiny.config[key] = value;
+    EXPECT_NE(refusal(tiny), "") << key;
+  }
+}
+
+TEST(Config, BothSpellingsOfRotation) {
+  TinyModel v4;
+  v4.config["rope_theta"] = 500000.0;
+  v4.config["rope_scaling"] = Json::object({{"type", "linear"}, {"factor", 4.0}});
+  TinyModel v5;
+  std::erase_if(v5.config.members(), [](const auto& member) { return member.first == "rope_theta"; });
+  v5.config["rope_parameters"] = Json::object({{"rope_type", "linear"}, {"factor", 4.0}, {"rope_theta", 500000.0}});
+  const auto a = load(v4), b = load(v5);
+  EXPECT_EQ(a->architecture().layers[0].rope, b->architecture().layers[0].rope);
+  EXPECT_EQ(a->architecture().layers[0].rope.scaling, "linear");
+  EXPECT_EQ(a->architecture().layers[0].rope.theta, 500000.0);
+
+  v4.config["rope_scaling"] = Json::object({{"rope_type", "yarn"}, {"factor", 4.0}});
+  EXPECT_MENTIONS(refusal(v4), "\"yarn\" is not implemented");
+  v4.config["rope_scaling"] = Json::object({{"type", "linear"}, {"factor", 4.0}, {"beta_fast", 32}});
+  EXPECT_MENTIONS(refusal(v4), "unknown key \"beta_fast\"");
+  v5.config["rope_theta"] = 10000.0;
+  EXPECT_MENTIONS(refusal(v5), "\"rope_theta\"");
+}
+
+TEST(Config, SlidingWindowOfMistralIsOnEveryLayer) {
+  TinyModel tiny;
+  tiny.config["model_type"] = "mistral";
+  tiny.config["architectures"] = Json::Array{"MistralForCausalLM"};
+  tiny.config["sliding_window"] = 8;
+  for (const LayerSpec& layer : load(tiny)->architecture().layers) EXPECT_EQ(layer.window, 8);
+  tiny.config["sliding_window"] = nullptr;
+  EXPECT_EQ(load(tiny)->architecture().layers[0].window, 0);
+}
+
+TEST(Tensors, MissingUnknownAndMisshapen) {
+  TinyModel missing;
+  missing.tensors.erase("model.layers.1.mlp.up_proj.weight");
+  EXPECT_MENTIONS(refusal(missing), "model.layers.1.mlp.up_proj.weight is missing");
+  TinyModel unknown;
+  unknown.tensors.emplace("model.layers.0.self_attn.q_norm.weight", Tensor::zeros(DType::kF32, {6}));
+  EXPECT_MENTIONS(refusal(unknown), "model.layers.0.self_attn.q_norm.weight");
+  TinyModel misshapen;
+  misshapen.tensors["model.layers.2.mlp.up_proj.weight"] = Tensor::zeros(DType::kF32, {24, 40});
+  EXPECT_MENTIONS(refusal(misshapen),
+                  "model.layers.2.mlp.up_proj.weight: found [24, 40], expected [d_mlp 40, d_model 24]");
+  TinyModel norm;
+  norm.tensors["model.norm.weight"] = Tensor::zeros(DType::kF32, {23});
+  EXPECT_MENTIONS(refusal(norm), "model.norm.weight: found [23], expected [d_model 24]");
+  TinyModel integers;
+  integers.tensors["lm_head.weight"] = Tensor::zeros(DType::kI32, {50, 24});
+  EXPECT_MENTIONS(refusal(integers), "lm_head.weight is stored as I32");
+  TinyModel bias;
+  bias.tensors.emplace("model.layers.0.self_attn.q_proj.bias", Tensor::zeros(DType::kF32, {24}));
+  EXPECT_MENTIONS(refusal(bias), "\"attention_bias\"");
+}
+
+TEST(Tensors, IgnoredOnesAreNoted) {
+  TinyModel tiny;
+  tiny.config["tie_word_embeddings"] = true;
+  tiny.tensors.emplace("model.layers.0.self_attn.rotary_emb.inv_freq", Tensor::zeros(DType::kF32, {3}));
+  const auto model = load(tiny);
+  std::string notes;
+  for (const std::string& note : model->notes()) notes += note + "\n";
+  EXPECT_MENTIONS(notes, "rotary_emb.inv_freq");
+  EXPECT_MENTIONS(notes, "lm_head.weight");
+  EXPECT_EQ(model->weights().unembedding.data, model->weights().embedding.data);
+}
+
+TEST(Tensors, LieWhereTheyAreWhenTheTypeAllows) {
+  TinyModel tiny;
+  auto& embedding = tiny.tensors["model.embed_tokens.weight"];
+  embedding = convert(embedding.view(), DType::kBf16);
+  const auto f32 = load(tiny, "f32");
+  EXPECT_TRUE(f32->weights().copies.empty());
+  EXPECT_EQ(f32->weights().embedding.dtype, DType::kBf16);
+  const auto bf16 = load(tiny, "bf16");
+  EXPECT_EQ(bf16->weights().copies.size(), 22U);  // all matrices but the embedding
+  EXPECT_EQ(bf16->dtype(), "bf16");
+  const float value = tiny.tensors["lm_head.weight"].as<float>()[7];
+  EXPECT_EQ(static_cast<const uint16_t*>(bf16->weights().unembedding.data)[7], f32_to_bf16(value));
+}
+
+TEST(Tensors, PairedRowsAreUndone) {
+  TinyModel tiny;
+  // Row r of q holds r; llama.cpp's order of a head of 6: 0 3 1 4 2 5.
+  Tensor q(DType::kF32, {24, 24});
+  const int order[] = {0, 3, 1, 4, 2, 5};
+  for (int64_t r = 0; r < 24; ++r) {
+    for (int64_t c = 0; c < 24; ++c) q.as<float>()[r * 24 + c] = static_cast<float>(r / 6 * 6 + order[r % 6]);
+  }
+  const std::string path = testing::TempDir() + "/saif_paired";
+  make_directories(path);
+  const NamedTensor named{"q", q.view()};
+  write_safetensors(path + "/model.safetensors", {&named, 1});
+  const TensorSource source(SafetensorsFolder::open(path));
+  ModelPlan plan;
+  plan.arch = load(tiny)->architecture();
+  plan.tensors = {{TensorRole::kQ, 0, "q", true}};
+  std::vector<std::string> notes;
+  for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
+    const ModelWeights weights = bind_weights(plan, source, {compute, DType::kF32}, notes);
+    const WeightView& w = weights.blocks[0].q.w;
+    for (int64_t i = 0; i < 24 * 24; ++i) {
+      const float found = w.dtype == DType::kF32 ? static_cast<const float*>(w.data)[i]
+                                                 : bf16_to_f32(static_cast<const uint16_t*>(w.data)[i]);
+      ASSERT_EQ(found, static_cast<float>(i / 24));
+    }
+  }
+}
+
+TEST(Rope, Llama3ScalingAndDivisors) {
+  RopeSpec spec;
+  spec.theta = 500000;
+  const std::vector<double> plain = rope_frequencies(spec, 128);
+  spec.scaling = "llama3";
+  spec.factor = 8;
+  spec.low_freq_factor = 1;
+  spec.high_freq_factor = 4;
+  spec.original_context = 8192;
+  const std::vector<double> scaled = rope_frequencies(spec, 128);
+  EXPECT_EQ(scaled[0], plain[0]);                 // a short wave
+  EXPECT_DOUBLE_EQ(scaled[63], plain[63] / 8.0);  // a long one
+  // Pair 32: wavelength 2 pi sqrt(500000) = 4442.9, between 8192 / 4 and 8192.
+  const double smooth = (8192.0 / (2 * std::acos(-1.0) / plain[32]) - 1) / 3;
+  EXPECT_NEAR(scaled[32] / plain[32], smooth + (1 - smooth) / 8, 1e-12);
+  RopeSpec divided;
+  divided.theta = 500000;
+  for (size_t i = 0; i < plain.size(); ++i) {
+    divided.frequency_divisors.push_back(static_cast<float>(plain[i] / scaled[i]));
+  }
+  const std::vector<double> by_divisors = rope_frequencies(divided, 128);
+  for (size_t i = 0; i < plain.size(); ++i) EXPECT_NEAR(by_divisors[i] / scaled[i], 1, 1e-6);
+}
+
+TEST(Rope, TablesGrowAndKeepTheirValues) {
+  RopeCache cache({}, 8);
+  const float before = cache.table(10).cos(7, 1);
+  const RopeTable grown = cache.table(5000);
+  EXPECT_GE(grown.cos.rows(), 5000);
+  EXPECT_EQ(grown.cos(7, 1), before);
+  EXPECT_EQ(grown.sin(4999, 0), static_cast<float>(std::sin(4999.0)));
+}
+
+TEST(Sites, NamesRoundTrip) {
+  for (const char* name :
+       {"hook_embed", "blocks.24.hook_resid_pre", "blocks.0.ln1.hook_normalized", "blocks.3.attn.hook_q",
+        "blocks.3.attn.hook_pattern", "blocks.29.hook_resid_post", "ln_final.hook_normalized", "logits"}) {
+    EXPECT_EQ(Site::parse(name, 30).name(), name);
+  }
+  EXPECT_EQ(Site::parse("blocks.24.hook_resid_post"), (Site{SiteKind::kResidPost, 24}));
+}
+
+TEST(Sites, ErrorsOfferTheNearest) {
+  const auto message = [](const char* name) -> std::string {
+    try {
+      Site::parse(name, 30);
+    } catch (const Error& error) {
+      EXPECT_EQ(error.code(), Errc::kNotFound);
+      return error.what();
+    }
+    return "";
+  };
+  EXPECT_MENTIONS(message("blocks.24.hook_resid_pst"), "\"blocks.24.hook_resid_post\"");
+  EXPECT_MENTIONS(message("blocks.30.hook_resid_post"), "the model has 30 blocks, 0 to 29");
+  EXPECT_MENTIONS(message("hook_q"), "nearest");
+  EXPECT_MENTIONS(message("blocks.99999999999999.hook_q"), "nearest");
+  EXPECT_MENTIONS(message("blocks.-1.hook_resid_post"), "nearest");
+  EXPECT_MENTIONS(message(""), "nearest");
+}
+
+TEST(Resolve, SaysWhatToPutWhere) {
+  try {
+    resolve_model("no/such/model");
+    FAIL();
+  } catch (const Error& error) {
+    EXPECT_EQ(error.code(), Errc::kNotFound);
+    EXPECT_MENTIONS(std::string(error.what()), "smollm2");
+  }
+  EXPECT_THROW(Model::load(testing::TempDir()), Error);
+  EXPECT_THROW(Model::load("smollm2", {"f64"}), Error);
+}
+
+TEST(LoadedModel, UnembedAndEmbeddingRow) {
+  const TinyModel tiny;
+  const auto model = load(tiny);
+  const std::vector<float> row = model->embedding_row(3);
+  EXPECT_EQ(std::memcmp(row.data(), tiny.tensors.at("model.embed_tokens.weight").as<float>() + 72, 96), 0);
+  EXPECT_THROW(model->embedding_row(50), Error);
+  EXPECT_THROW(model->embedding_row(-1), Error);
+
+  // logits = unembed(resid_post of the last block).
+  Forward forward(model);
+  test::Recorder recorder;
+  const std::vector<float> logits = test::Sequence(forward, model->architecture()).append({3, 1, 4}, {&recorder});
+  std::vector<float> residual = recorder.all("blocks.2.hook_resid_post"), again(150);
+  model->unembed(Mat<const float>(residual.data(), 3, 24), true, Mat<float>(again.data(), 3, 50));
+  EXPECT_EQ(again, logits);
+  EXPECT_EQ(model->sha256().size(), 64U);
+}
+
+}  // namespace
+}  // namespace saif
