@@ -109,7 +109,8 @@ TEST(Config, SlidingWindowOfMistralIsOnEveryLayer) {
   tiny.config["model_type"] = "mistral";
   tiny.config["architectures"] = Json::Array{"MistralForCausalLM"};
   tiny.config["sliding_window"] = 8;
-  for (const LayerSpec& layer : load(tiny)->architecture().layers) EXPECT_EQ(layer.window, 8);
+  const auto model = load(tiny);
+  for (const LayerSpec& layer : model->architecture().layers) EXPECT_EQ(layer.window, 8);
   tiny.config["sliding_window"] = nullptr;
   EXPECT_EQ(load(tiny)->architecture().layers[0].window, 0);
 }

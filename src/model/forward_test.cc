@@ -317,8 +317,8 @@ TEST_P(ForwardTest, WithoutKeptRowsOnlyKeysAndValuesAreLeft) {
   batch.last_layer = last();
   batch.logits = true;
   const Mat<float> logits = forward().run(batch);
-  const std::vector<float> whole = alone(tokens);
-  EXPECT_EQ(std::vector<float>(logits.data(), logits.data() + 50), std::vector<float>(whole.end() - 50, whole.end()));
+  const std::vector<float> found(logits.data(), logits.data() + 50), whole = alone(tokens);
+  EXPECT_EQ(found, std::vector<float>(whole.end() - 50, whole.end()));
 }
 
 TEST_P(ForwardTest, ObserversDoNotAlterARun) {
@@ -396,7 +396,9 @@ TEST_P(ForwardTest, PatternRowsSumToOneAndArePadded) {
       double sum = 0;
       for (size_t key = 0; key < 9; ++key) {
         sum += values[head * 9 + key];
-        if (static_cast<int64_t>(key) > row.second) EXPECT_EQ(values[head * 9 + key], 0.0F);
+        if (static_cast<int64_t>(key) > row.second) {
+          EXPECT_EQ(values[head * 9 + key], 0.0F);
+        }
       }
       EXPECT_NEAR(sum, 1.0, 1e-5);
     }
@@ -441,7 +443,7 @@ TEST_P(ForwardTest, BadBatchesAreRefused) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Types, ForwardTest, testing::Values("f32", "bf16"),
-                         [](const auto& info) { return std::string(info.param); });
+                         [](const auto& with) { return std::string(with.param); });
 
 }  // namespace
 }  // namespace saif
