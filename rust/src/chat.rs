@@ -8,7 +8,7 @@ use minijinja::{Environment, Error, ErrorKind, Output, State, Value};
 use serde::Serialize;
 
 /// Instructions one rendering may take: a template comes with a model file, and may not hang the program.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 10_000_000;
 
 pub fn render(template: &str, context: &str) -> Result<String, String> {
     let context: serde_json::Value = serde_json::from_str(context).map_err(|e| e.to_string())?;

@@ -15,7 +15,8 @@ void require_template(const Tokenizer& tokenizer) {
       "chat template: the model has none (it may be a base model); give plain text, or a model with a template");
 }
 
-void require_utf8(std::span<const Message> messages) {
+void require_texts(std::span<const Message> messages) {
+  if (messages.empty()) throw Error(Errc::kInvalidArgument, "chat template: no messages, expected at least one");
   for (size_t i = 0; i < messages.size(); ++i) {
     for (const std::string* text : {&messages[i].role, &messages[i].content}) {
       if (const auto at = find_invalid_utf8(*text)) {
@@ -104,7 +105,7 @@ class Disguise {
 
 std::string render_chat(const Tokenizer& tokenizer, std::span<const Message> messages, bool add_generation_prompt) {
   require_template(tokenizer);
-  require_utf8(messages);
+  require_texts(messages);
   return render_template(tokenizer.chat_template(), context_of(tokenizer, messages, add_generation_prompt));
 }
 

@@ -81,6 +81,20 @@ Json pre_tokenizer_json(const PreTokenizer& pre) {
                                     byte_level(false)});
 }
 
+void append_quoted(std::string_view text, std::string* out) {
+  *out += '"';
+  for (const char c : text) {
+    if (static_cast<unsigned char>(c) < 0x20) {
+      constexpr const char* kHex = "0123456789abcdef";
+      out->append("\\u00").append({kHex[c >> 4], kHex[c & 15]});
+    } else {
+      if (c == '"' || c == '\\') *out += '\\';
+      *out += c;
+    }
+  }
+  *out += '"';
+}
+
 // The text of each id; where two ids share a text, the first has it and the others are out of reach.
 class Vocabulary {
  public:
@@ -121,14 +135,16 @@ class Vocabulary {
     return std::string(text(static_cast<size_t>(*id)));
   }
 
-  Json ids_json() const {
-    Json::Object members;
+  // {"text": id, ...}. Written here, since a Json object of so many members is slow to build.
+  std::string ids_json() const {
+    std::string out = "{";
     for (size_t id = 0; id < size(); ++id) {
-      if (first(id)) members.emplace_back(std::string(text(id)), Json(static_cast<int64_t>(id)));
+      if (!first(id)) continue;
+      if (out.size() > 1) out += ',';
+      append_quoted(text(id), &out);
+      out.append(":").append(std::to_string(id));
     }
-    Json made = Json::object();
-    made.members() = std::move(members);
-    return made;
+    return out + "}";
   }
 
   Json added_json() const {
@@ -153,22 +169,46 @@ class Vocabulary {
   std::unordered_map<std::string_view, int32_t> ids_;
 };
 
-Json bpe_json(const Vocabulary& vocabulary, Json merges, bool ignore_merges) {
-  return Json::object({{"type", "BPE"},
-                       {"dropout", nullptr},
-                       {"unk_token", nullptr},
-                       {"continuing_subword_prefix", nullptr},
-                       {"end_of_word_suffix", nullptr},
-                       {"fuse_unk", false},
-                       {"byte_fallback", false},
-                       {"ignore_merges", ignore_merges},
-                       {"vocab", vocabulary.ids_json()},
-                       {"merges", std::move(merges)}});
+// The ranked merges of a BPE as a JSON list of pairs.
+class MergeList {
+ public:
+  void add(std::string_view left, std::string_view right) {
+    if (text_.size() > 1) text_ += ',';
+    text_ += '[';
+    append_quoted(left, &text_);
+    text_ += ',';
+    append_quoted(right, &text_);
+    text_ += ']';
+  }
+  std::string json() const { return text_ + "]"; }
+
+ private:
+  std::string text_ = "[";
+};
+
+struct Bpe {
+  MergeList merges;
+  bool ignore_merges = false, fuse_unk = false, byte_fallback = false;
+  std::optional<std::string> unk_token = std::nullopt;
+};
+
+std::string bpe_json(const Vocabulary& vocabulary, const Bpe& bpe) {
+  std::string head = Json::object({{"type", "BPE"},
+                                   {"dropout", nullptr},
+                                   {"unk_token", bpe.unk_token ? Json(*bpe.unk_token) : Json()},
+                                   {"continuing_subword_prefix", nullptr},
+                                   {"end_of_word_suffix", nullptr},
+                                   {"fuse_unk", bpe.fuse_unk},
+                                   {"byte_fallback", bpe.byte_fallback},
+                                   {"ignore_merges", bpe.ignore_merges}})
+                         .dump();
+  head.pop_back();  // the closing brace
+  return head + ",\"vocab\":" + vocabulary.ids_json() + ",\"merges\":" + bpe.merges.json() + "}";
 }
 
 // "left right": the first blank after the first byte divides.
-Json merges_of_pairs(const GgufTokenizerData& data, const std::string& source) {
-  Json merges = Json::array();
+MergeList merges_of_pairs(const GgufTokenizerData& data, const std::string& source) {
+  MergeList merges;
   for (size_t i = 0; i < data.merges.size(); ++i) {
     const std::string_view pair = data.merges[i];
     const size_t blank = pair.find(' ', 1);
@@ -176,14 +216,14 @@ Json merges_of_pairs(const GgufTokenizerData& data, const std::string& source) {
       throw Error(Errc::kBadFormat,
                   source + ": " + kPrefix + "merges[" + std::to_string(i) + "] is not two tokens divided by a blank");
     }
-    merges.push_back(Json(Json::Array{Json(pair.substr(0, blank)), Json(pair.substr(blank + 1))}));
+    merges.add(pair.substr(0, blank), pair.substr(blank + 1));
   }
   return merges;
 }
 
 // SentencePiece merges the two neighbours that give the piece of the highest score. As a ranked list of merges: every
 // division of a piece into two pieces; higher scores first, then longer left and longer right parts, then smaller ids.
-Json merges_of_scores(const GgufTokenizerData& data, const Vocabulary& vocabulary) {
+MergeList merges_of_scores(const GgufTokenizerData& data, const Vocabulary& vocabulary) {
   struct Merge {
     float score;
     size_t left_length, right_length;  // characters
@@ -208,10 +248,9 @@ Json merges_of_scores(const GgufTokenizerData& data, const Vocabulary& vocabular
   std::stable_sort(merges.begin(), merges.end(), [](const Merge& a, const Merge& b) {
     return std::tuple(-a.score, b.left_length, b.right_length) < std::tuple(-b.score, a.left_length, a.right_length);
   });
-  Json list = Json::array();
+  MergeList list;
   for (const Merge& merge : merges) {
-    list.push_back(Json(Json::Array{Json(vocabulary.text(static_cast<size_t>(merge.left))),
-                                    Json(vocabulary.text(static_cast<size_t>(merge.right)))}));
+    list.add(vocabulary.text(static_cast<size_t>(merge.left)), vocabulary.text(static_cast<size_t>(merge.right)));
   }
   return list;
 }
@@ -249,7 +288,8 @@ Json post_processor(const std::optional<std::string>& bos, std::optional<int32_t
 }
 
 struct Stages {
-  Json normalizer, pre_tokenizer, decoder, model;
+  Json normalizer, pre_tokenizer, decoder;
+  std::string model;     // JSON
   bool add_bos = false;  // the model's default
 };
 
@@ -260,7 +300,7 @@ Stages byte_level_stages(const GgufTokenizerData& data, const Vocabulary& vocabu
   if (pre.nfc) stages.normalizer = Json::object({{"type", "NFC"}});
   stages.pre_tokenizer = pre_tokenizer_json(pre);
   stages.decoder = byte_level(true);
-  stages.model = bpe_json(vocabulary, merges_of_pairs(data, source), pre.ignore_merges);
+  stages.model = bpe_json(vocabulary, {.merges = merges_of_pairs(data, source), .ignore_merges = pre.ignore_merges});
   stages.add_bos = pre.add_bos;
   return stages;
 }
@@ -282,10 +322,11 @@ Stages sentencepiece_stages(const GgufTokenizerData& data, const Vocabulary& voc
     stages.normalizer = replace(" ", kSpaceSign);
   }
   stages.decoder = sequence("decoders", std::move(decoders));
-  stages.model = bpe_json(vocabulary, merges_of_scores(data, vocabulary), false);
-  if (const auto unk = vocabulary.text_of(data.unk_id, "unknown_token_id")) stages.model["unk_token"] = *unk;
-  stages.model["fuse_unk"] = true;
-  stages.model["byte_fallback"] = std::count(data.types.begin(), data.types.end(), GgufTokenType::kByte) > 0;
+  stages.model =
+      bpe_json(vocabulary, {.merges = merges_of_scores(data, vocabulary),
+                            .fuse_unk = true,
+                            .byte_fallback = std::count(data.types.begin(), data.types.end(), GgufTokenType::kByte) > 0,
+                            .unk_token = vocabulary.text_of(data.unk_id, "unknown_token_id")});
   stages.add_bos = true;
   return stages;
 }
@@ -363,16 +404,17 @@ TokenizerParts parts_of_gguf(const GgufTokenizerData& data, const std::string& s
   }
   Json processor = post_processor(bos ? parts.bos_token : std::nullopt, data.bos_id,
                                   eos ? parts.eos_token : std::nullopt, data.eos_id);
-  parts.tokenizer_json = Json::object({{"version", "1.0"},
-                                       {"truncation", nullptr},
-                                       {"padding", nullptr},
-                                       {"added_tokens", vocabulary.added_json()},
-                                       {"normalizer", std::move(stages.normalizer)},
-                                       {"pre_tokenizer", std::move(stages.pre_tokenizer)},
-                                       {"post_processor", std::move(processor)},
-                                       {"decoder", std::move(stages.decoder)},
-                                       {"model", std::move(stages.model)}})
-                             .dump();
+  std::string head = Json::object({{"version", "1.0"},
+                                   {"truncation", nullptr},
+                                   {"padding", nullptr},
+                                   {"added_tokens", vocabulary.added_json()},
+                                   {"normalizer", std::move(stages.normalizer)},
+                                   {"pre_tokenizer", std::move(stages.pre_tokenizer)},
+                                   {"post_processor", std::move(processor)},
+                                   {"decoder", std::move(stages.decoder)}})
+                         .dump();
+  head.pop_back();  // the closing brace
+  parts.tokenizer_json = head + ",\"model\":" + stages.model + "}";
   return parts;
 }
 

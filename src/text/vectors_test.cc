@@ -1,0 +1,225 @@
+// Whole published vocabularies against the ids that llama.cpp gives: GPT-2, Llama 2 (SentencePiece scores), Llama 3
+// (ranks).
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cstring>
+#include <deque>
+#include <sstream>
+#include <unordered_map>
+
+#include "base/file.h"
+#include "saif/json.h"
+#include "support/paths.h"
+#include "text/gguf_tokenizer.h"
+#include "text/utf8.h"
+
+namespace saif {
+namespace {
+
+using Ids = std::vector<int32_t>;
+
+// Owns the texts that the data points into.
+struct Vocabulary {
+  GgufTokenizerData data;
+  std::deque<std::string> texts;
+  std::string_view keep(std::string text) { return texts.emplace_back(std::move(text)); }
+};
+
+void expect_vectors(const Tokenizer& tokenizer, const std::string& name) {
+  const std::string base = test::shared_dir("data/tokenizers/vectors/ggml-vocab-" + name + ".gguf");
+  const std::string texts = read_file(base + ".inp");
+  std::istringstream lines(read_file(base + ".out"));
+  constexpr std::string_view kBetween = "\n__ggml_vocab_test__\n";
+  int checked = 0;
+  std::string line;
+  for (size_t from = 0; std::getline(lines, line); ++checked) {
+    const size_t to = std::min(texts.find(kBetween, from), texts.size());
+    const std::string text = texts.substr(from, to - from);
+    from = std::min(to + kBetween.size(), texts.size());
+    std::istringstream numbers(line);
+    Ids expected;
+    for (int32_t id = 0; numbers >> id;) expected.push_back(id);
+    EXPECT_EQ(tokenizer.encode(text, {.add_special = false}), expected) << name << " " << checked << ": " << text;
+    EXPECT_EQ(tokenizer.decode(expected), text) << name << " " << checked;
+  }
+  EXPECT_GE(checked, 40) << name;
+}
+
+TEST(Vectors, Gpt2) {
+  SAIF_REQUIRE_SHARED("data/tokenizers");
+  Vocabulary vocabulary;
+  vocabulary.data.model = "gpt2";
+  vocabulary.data.pre = "gpt-2";
+  const Json encoder = read_json_file(test::shared_dir("data/tokenizers/gpt2/encoder.json"));
+  vocabulary.data.tokens.resize(encoder.size());
+  for (const auto& [text, id] : encoder.members()) vocabulary.data.tokens.at(static_cast<size_t>(id.as_int())) = text;
+  std::istringstream merges(read_file(test::shared_dir("data/tokenizers/gpt2/vocab.bpe")));
+  std::string line;
+  std::getline(merges, line);  // #version
+  while (std::getline(merges, line)) vocabulary.data.merges.push_back(vocabulary.keep(line));
+  expect_vectors(*make_tokenizer(parts_of_gguf(vocabulary.data, "gpt2")), "gpt-2");
+}
+
+// One field of a protocol buffer.
+struct Field {
+  uint64_t number = 0, value = 0;
+  std::string_view bytes;
+};
+
+uint64_t varint(std::string_view* in) {
+  uint64_t value = 0;
+  for (int shift = 0;; shift += 7) {
+    const auto byte = static_cast<unsigned char>(in->at(0));
+    in->remove_prefix(1);
+    value |= static_cast<uint64_t>(byte & 0x7F) << shift;
+    if (byte < 0x80) return value;
+  }
+}
+
+Field next_field(std::string_view* in) {
+  const uint64_t tag = varint(in);
+  Field field{tag >> 3, 0, {}};
+  const uint64_t kind = tag & 7;
+  if (kind == 0) {
+    field.value = varint(in);
+    return field;
+  }
+  const size_t size = kind == 5 ? 4 : kind == 1 ? 8 : varint(in);
+  field.bytes = in->substr(0, size);
+  in->remove_prefix(size);
+  return field;
+}
+
+TEST(Vectors, Llama2) {
+  SAIF_REQUIRE_SHARED("data/tokenizers");
+  const std::string model = read_file(test::shared_dir("data/tokenizers/llama2/tokenizer.model"));
+  Vocabulary vocabulary;
+  GgufTokenizerData& data = vocabulary.data;
+  data.model = "llama";
+  data.unk_id = 0;
+  data.bos_id = 1;
+  data.eos_id = 2;
+  for (std::string_view rest = model; !rest.empty();) {
+    const Field piece = next_field(&rest);
+    if (piece.number != 1) continue;
+    float score = 0;
+    uint64_t type = 1;
+    std::string_view text;
+    for (std::string_view inside = piece.bytes; !inside.empty();) {
+      const Field field = next_field(&inside);
+      if (field.number == 1) text = field.bytes;
+      if (field.number == 2) std::memcpy(&score, field.bytes.data(), sizeof(score));
+      if (field.number == 3) type = field.value;
+    }
+    data.tokens.push_back(text);
+    data.scores.push_back(score);
+    data.types.push_back(static_cast<GgufTokenType>(type));  // SentencePiece numbers them as GGUF does
+  }
+  ASSERT_EQ(data.tokens.size(), 32000u);
+  const auto tokenizer = make_tokenizer(parts_of_gguf(data, "llama2"));
+  expect_vectors(*tokenizer, "llama-spm");
+  expect_vectors(*tokenizer, "phi-3");  // the same pieces
+  EXPECT_EQ(tokenizer->encode("Hello", {}), (Ids{1, 15043}));
+}
+
+std::string base64_decoded(std::string_view text) {
+  constexpr std::string_view kAlphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+  std::string out;
+  uint32_t bits = 0;
+  int count = 0;
+  for (const char c : text) {
+    if (c == '=') break;
+    bits = bits << 6 | static_cast<uint32_t>(kAlphabet.find(c));
+    count += 6;
+    if (count >= 8) out.push_back(static_cast<char>(bits >> (count -= 8) & 0xFF));
+  }
+  return out;
+}
+
+// Every division of a token into two tokens, in the order of ranks: the merges of the published tokenizer.json.
+TEST(Vectors, Llama3) {
+  SAIF_REQUIRE_SHARED("data/tokenizers");
+  std::unordered_map<char, std::string> letters;  // of bytes in GPT-2's alphabet
+  for (char32_t code = '!'; code < 0x144; ++code) {
+    const std::string letter = utf8_of(code), byte = byte_level_bytes(letter);
+    if (byte.size() == 1) letters[byte[0]] = letter;
+  }
+  const auto spelled = [&](std::string_view bytes) {
+    std::string out;
+    for (const char byte : bytes) out += letters.at(byte);
+    return out;
+  };
+  std::vector<std::string> tokens;
+  std::unordered_map<std::string_view, size_t> ranks;
+  std::istringstream lines(read_file(test::shared_dir("data/tokenizers/llama3/tokenizer.model")));
+  for (std::string line; std::getline(lines, line);) tokens.push_back(base64_decoded(line.substr(0, line.find(' '))));
+  for (size_t rank = 0; rank < tokens.size(); ++rank) ranks[tokens[rank]] = rank;
+  ASSERT_EQ(tokens.size(), 128000u);
+
+  Vocabulary vocabulary;
+  vocabulary.data.model = "gpt2";
+  vocabulary.data.pre = "llama-bpe";
+  for (const std::string& token : tokens) {
+    vocabulary.data.tokens.push_back(vocabulary.keep(spelled(token)));
+    std::vector<std::pair<size_t, size_t>> parts;  // ranks
+    for (size_t at = 1; at < token.size(); ++at) {
+      const auto left = ranks.find(std::string_view(token).substr(0, at));
+      const auto right = ranks.find(std::string_view(token).substr(at));
+      if (left != ranks.end() && right != ranks.end()) parts.emplace_back(left->second, right->second);
+    }
+    std::sort(parts.begin(), parts.end());
+    for (const auto& [left, right] : parts) {
+      vocabulary.data.merges.push_back(vocabulary.keep(spelled(tokens[left]) + " " + spelled(tokens[right])));
+    }
+  }
+  vocabulary.data.tokens.push_back("<|begin_of_text|>");
+  vocabulary.data.types.assign(128000, GgufTokenType::kNormal);
+  vocabulary.data.types.push_back(GgufTokenType::kControl);
+  vocabulary.data.bos_id = 128000;
+  const auto tokenizer = make_tokenizer(parts_of_gguf(vocabulary.data, "llama3"));
+  expect_vectors(*tokenizer, "llama-bpe");
+  EXPECT_EQ(tokenizer->encode("Hello", {}), (Ids{128000, 9906}));
+}
+
+TEST(Gguf, NamesWhatIsMissingOrUnsupported) {
+  const auto message = [](const GgufTokenizerData& data) -> std::string {
+    try {
+      make_tokenizer(parts_of_gguf(data, "x.gguf"));
+    } catch (const Error& error) {
+      return error.what();
+    }
+    return "";
+  };
+  const auto expect = [&](const GgufTokenizerData& data, const std::string& words) {
+    const std::string text = message(data);
+    EXPECT_NE(text.find(words), std::string::npos) << text;
+    EXPECT_TRUE(text.starts_with("x.gguf: ")) << text;
+  };
+  GgufTokenizerData good;
+  good.model = "gpt2";
+  good.pre = "gpt-2";
+  good.tokens = {"a", "b", "ab", "ab"};  // the second "ab" is out of reach
+  good.merges = {"a b"};
+  EXPECT_EQ(message(good), "");
+  EXPECT_EQ(make_tokenizer(parts_of_gguf(good, "x.gguf"))->encode("ab", {}), Ids{2});
+  const auto with = [&](auto change) {
+    GgufTokenizerData data = good;
+    change(data);
+    return data;
+  };
+  expect(with([](auto& d) { d.model = "bert"; }), "model is \"bert\"");
+  expect(with([](auto& d) { d.pre = "tekken"; }), "pre is \"tekken\", expected one of default, gpt-2");
+  expect(with([](auto& d) { d.tokens.clear(); }), "tokens is empty");
+  expect(with([](auto& d) { d.tokens[1] = "\xFF"; }), "tokens[1]");
+  expect(with([](auto& d) { d.merges.clear(); }), "merges is missing");
+  expect(with([](auto& d) { d.merges = {"ab"}; }), "merges[0]");
+  expect(with([](auto& d) { d.merges = {"a c"}; }), "c");
+  expect(with([](auto& d) { d.types = {GgufTokenType::kNormal}; }), "token_type has 1 elements");
+  expect(with([](auto& d) { d.bos_id = 9; }), "bos_token_id is 9");
+  expect(with([](auto& d) { d.add_bos = true; }), "bos_token_id is missing");
+  expect(with([](auto& d) { d.model = "llama"; }), "scores has 0 elements");
+}
+
+}  // namespace
+}  // namespace saif
