@@ -255,7 +255,7 @@ MergeList merges_of_scores(const GgufTokenizerData& data, const Vocabulary& voca
   return list;
 }
 
-// BOS before and EOS after the text.
+// BOS before and EOS after the text; the ids of those that are given.
 Json post_processor(const std::optional<std::string>& bos, std::optional<int32_t> bos_id,
                     const std::optional<std::string>& eos, std::optional<int32_t> eos_id) {
   if (!bos && !eos) return nullptr;
@@ -270,8 +270,8 @@ Json post_processor(const std::optional<std::string>& bos, std::optional<int32_t
     special[name] =
         Json::object({{"id", name}, {"ids", Json(Json::Array{Json(id)})}, {"tokens", Json(Json::Array{Json(name)})}});
   };
-  if (bos) declare(*bos, *bos_id);
-  if (eos) declare(*eos, *eos_id);
+  if (bos) declare(*bos, bos_id.value_or(0));
+  if (eos) declare(*eos, eos_id.value_or(0));
   const auto wrap = [&](Json* items, const char* name, int type) {
     if (bos) items->push_back(token(*bos, type));
     items->push_back(text(name, type));

@@ -1,8 +1,9 @@
 /* The C interface of the Rust library in rust/: Hugging Face tokenizers and chat templates. Used by hf.cc alone.
  *
  * Functions that return int give 0, 1 (the input is at fault) or 2 (the library failed inside); other than 0, `error`
- * holds the reason and `out` is untouched. Texts are UTF-8 with a size and no terminator; what a function wrote to `out`
- * or `error` belongs to the caller until the matching free. A tokenizer is immutable: any number of threads may use it. */
+ * holds the reason and `out` is untouched. Texts are UTF-8 with a size and no terminator; what a function wrote to
+ * `out` or `error` belongs to the caller until the matching free. A tokenizer is immutable: any number of threads may
+ * use it. */
 #pragma once
 
 #include <stddef.h>
@@ -30,11 +31,10 @@ typedef struct {
  * means nothing; recognise it by its byte range. */
 #define SAIF_HF_MARKER "\xF4\x8F\xBF\xBF\xF4\x8F\xBF\xBEsaif\xF4\x8F\xBF\xBE\xF4\x8F\xBF\xBF"
 
-enum {
-  SAIF_HF_ADD_SPECIAL = 1,   /* run the post-processor: BOS and the like */
-  SAIF_HF_PARSE_SPECIAL = 2, /* special tokens spelled in the text become those tokens */
-  SAIF_HF_OFFSETS = 4
-};
+/* Flags of saif_hf_encode. */
+#define SAIF_HF_ADD_SPECIAL 1u   /* run the post-processor: BOS and the like */
+#define SAIF_HF_PARSE_SPECIAL 2u /* special tokens spelled in the text become those tokens */
+#define SAIF_HF_OFFSETS 4u
 
 /* json: the text of a tokenizer.json */
 int saif_hf_new(const char* json, size_t size, saif_hf_tokenizer** out, saif_hf_text* error);

@@ -102,12 +102,13 @@ TEST(Tokenizer, KnowsSmolLm2) {
 TEST(Tokenizer, NamesTheByteThatIsNotUtf8) {
   SAIF_REQUIRE_SHARED("data/models/stories260K");
   const auto tokenizer = Tokenizer::load(test::shared_dir("data/models/stories260K"));
-  for (const auto& [text, byte] : {std::pair<std::string, std::string>{"abc\xFFz", "byte 3 (0xFF)"},
-                                   {"\xE2\x82", "byte 0 (0xE2)"},
-                                   {"a\xED\xA0\x80", "byte 1 (0xED)"},
-                                   {"\xC0\x80", "byte 0 (0xC0)"},
-                                   {"ok\xF4\x90\x80\x80", "byte 2 (0xF4)"}}) {
-    EXPECT_NE(message_of([&] { tokenizer->encode(text, {}); }).find(byte), std::string::npos) << byte;
+  for (const auto& each : {std::pair<std::string, std::string>{"abc\xFFz", "byte 3 (0xFF)"},
+                           {"\xE2\x82", "byte 0 (0xE2)"},
+                           {"a\xED\xA0\x80", "byte 1 (0xED)"},
+                           {"\xC0\x80", "byte 0 (0xC0)"},
+                           {"ok\xF4\x90\x80\x80", "byte 2 (0xF4)"}}) {
+    EXPECT_NE(message_of([&] { tokenizer->encode(each.first, {}); }).find(each.second), std::string::npos)
+        << each.second;
   }
 }
 
