@@ -7,3 +7,6 @@ target_compile_definitions(saif_data PRIVATE "SAIF_SOURCE_DATA_DIR=\"${CMAKE_SOU
 # Tokenizers and chat templates, behind src/text/hf.cc.
 include(cmake/rust.cmake)
 target_link_libraries(saif_text PRIVATE saif_rust)
+# CLD2 has neither a CMake nor a pkg-config file; libcld2 holds the smaller of its two tables (docs/language.md).
+find_library(SAIF_CLD2 cld2 REQUIRED)
+target_link_libraries(saif_text PRIVATE "${SAIF_CLD2}")

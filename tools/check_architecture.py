@@ -17,7 +17,8 @@ from pathlib import Path
 PUBLIC_HEADERS = {
     "control.h": "base", "error.h": "base", "json.h": "base", "options.h": "base", "tensor.h": "tensor",
     "text.h": "text", "model.h": "model", "engine.h": "engine", "machine.h": "engine", "sae.h": "sae", "task.h": "data",
-    "vector.h": "study", "verify.h": "study", "study.h": "study", "sweep.h": "sweep", "report.h": "report",
+    "vector.h": "study", "verify.h": "study", "stats.h": "study", "study.h": "study", "sweep.h": "sweep",
+    "report.h": "report",
 }
 
 # A third-party header (pattern) and the files that may include it.

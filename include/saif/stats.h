@@ -25,7 +25,8 @@ Interval newcombe_interval(int64_t successes1, int64_t n1, int64_t successes2, i
 // min(1, 2 P(X <= min(b, c))), X ~ Binomial(b + c, 1/2). 1 when b + c = 0.
 double mcnemar_exact(int64_t b, int64_t c);
 
-// Adjusted p-values, in the order given (Benjamini & Hochberg 1995): min over ranks r >= rank(i) of p_(r) m / r, at most
+// Adjusted p-values, in the order given (Benjamini & Hochberg 1995): min over ranks r >= rank(i) of p_(r) m / r, at
+// most
 // 1. Rejecting those <= q keeps the false discovery rate at q for independent or positively dependent tests.
 std::vector<double> benjamini_hochberg(std::span<const double> p_values);
 
@@ -58,7 +59,7 @@ double jaccard(std::span<const int64_t> a, std::span<const int64_t> b);
 // The indices of the k largest scores, ties by lower index; all when k exceeds the size.
 std::vector<int64_t> top_k_indices(std::span<const double> scores, int64_t k);
 
-// The quantile function of the standard normal, |error| < 1e-9, 0 < p < 1 (Acklam's rational start, one Halley step).
+// The quantile function of the standard normal, |error| < 1e-9, 0 < p < 1.
 double normal_quantile(double p);
 
 }  // namespace saif

@@ -36,8 +36,9 @@ std::unique_ptr<const Verifier> make_verifier(std::string_view name, const Json&
 // All names, in the order above.
 std::vector<std::string> verifier_names();
 
-// Fluent: distinct word bigrams >= 0.7 of all, distinct character 5-grams >= 0.6 of all, three words and five characters
-// or more. 5-grams are over code points of the text as it stands, with each run of white space made one space.
+// Fluent: distinct word bigrams >= 0.7 of all, distinct character 5-grams >= 0.6 of all, three words and five
+// characters or more. 5-grams are over code points of the text as it stands, with each run of white space made one
+// space.
 struct Fluency {
   double distinct_word_bigrams = 0;  // share of all word bigrams, [0, 1]; 0 when there are none
   double distinct_char_5grams = 0;

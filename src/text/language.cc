@@ -1,11 +1,10 @@
 // Language identification by CLD2; docs/language.md has the measurements behind each choice here.
-#include <cstdio>  // the CLD2 header uses FILE without including it
-
 #include <cld2/public/compact_lang_det.h>
 #include <cld2/public/encodings.h>
 
 #include <algorithm>
 #include <array>
+#include <cstdio>  // the CLD2 header uses FILE without including it
 #include <limits>
 
 #include "saif/text.h"
