@@ -1,11 +1,12 @@
 // Language identification by CLD2; docs/language.md has the measurements behind each choice here.
+// clang-format off
+#include <cstdio>  // the CLD2 header uses FILE without including it
 #include <cld2/public/compact_lang_det.h>
 #include <cld2/public/encodings.h>
+// clang-format on
 
 #include <algorithm>
 #include <array>
-#include <cstdio>  // the CLD2 header uses FILE without including it
-#include <limits>
 
 #include "saif/text.h"
 
