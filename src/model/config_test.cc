@@ -1,7 +1,7 @@
 // Configs and tensors as closed worlds.
 #include <gtest/gtest.h>
 
-#include <cstring>
+#include <algorithm>
 
 #include "model/bind.h"
 #include "model/loaded_model.h"
@@ -164,29 +164,37 @@ TEST(Tensors, LieWhereTheyAreWhenTheTypeAllows) {
 }
 
 TEST(Tensors, PairedRowsAreUndone) {
-  TinyModel tiny;
-  // Row r of q holds r; llama.cpp's order of a head of 6: 0 3 1 4 2 5.
-  Tensor q(DType::kF32, {24, 24});
-  const int order[] = {0, 3, 1, 4, 2, 5};
+  const TinyModel tiny;
+  // Row r of q and its bias hold the place they belong to; the order of a head of 6 in the file is 0 3 1 4 2 5.
+  constexpr int64_t kOrder[] = {0, 3, 1, 4, 2, 5};
+  Tensor q(DType::kF32, {24, 24}), bias(DType::kF32, {24});
   for (int64_t r = 0; r < 24; ++r) {
-    for (int64_t c = 0; c < 24; ++c) q.as<float>()[r * 24 + c] = static_cast<float>(r / 6 * 6 + order[r % 6]);
+    const int64_t head = r / 6;
+    const auto place = static_cast<float>(head * 6 + kOrder[r % 6]);
+    std::fill_n(q.as<float>() + r * 24, 24, place);
+    bias.as<float>()[r] = place;
   }
   const std::string path = testing::TempDir() + "/saif_paired";
   make_directories(path);
-  const NamedTensor named{"q", q.view()};
-  write_safetensors(path + "/model.safetensors", {&named, 1});
+  const NamedTensor named[] = {{"q", q.view()}, {"bias", bias.view()}};
+  write_safetensors(path + "/model.safetensors", named);
   const TensorSource source(SafetensorsFolder::open(path));
   ModelPlan plan;
   plan.arch = load(tiny)->architecture();
-  plan.tensors = {{TensorRole::kQ, 0, "q", true}};
+  plan.tensors = {{TensorRole::kQ, 0, "q", true}, {TensorRole::kQBias, 0, "bias", true}};
   std::vector<std::string> notes;
   for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
     const ModelWeights weights = bind_weights(plan, source, {compute, DType::kF32}, notes);
-    const WeightView& w = weights.blocks[0].q.w;
-    for (int64_t i = 0; i < 24 * 24; ++i) {
-      const float found = w.dtype == DType::kF32 ? static_cast<const float*>(w.data)[i]
-                                                 : bf16_to_f32(static_cast<const uint16_t*>(w.data)[i]);
-      ASSERT_EQ(found, static_cast<float>(i / 24));
+    const LinearWeights& found = weights.blocks[0].q;
+    ASSERT_EQ(found.bias.size(), 24U);
+    for (int64_t r = 0; r < 24; ++r) {
+      ASSERT_EQ(found.bias[static_cast<size_t>(r)], static_cast<float>(r));
+      for (int64_t c = 0; c < 24; ++c) {
+        const int64_t i = r * 24 + c;
+        ASSERT_EQ(found.w.dtype == DType::kF32 ? static_cast<const float*>(found.w.data)[i]
+                                               : bf16_to_f32(static_cast<const uint16_t*>(found.w.data)[i]),
+                  static_cast<float>(r));
+      }
     }
   }
 }
@@ -267,7 +275,8 @@ TEST(LoadedModel, UnembedAndEmbeddingRow) {
   const TinyModel tiny;
   const auto model = load(tiny);
   const std::vector<float> row = model->embedding_row(3);
-  EXPECT_EQ(std::memcmp(row.data(), tiny.tensors.at("model.embed_tokens.weight").as<float>() + 72, 96), 0);
+  const float* expected = tiny.tensors.at("model.embed_tokens.weight").as<float>() + 3 * 24;
+  EXPECT_EQ(row, std::vector<float>(expected, expected + 24));
   EXPECT_THROW(model->embedding_row(50), Error);
   EXPECT_THROW(model->embedding_row(-1), Error);
 

@@ -3,12 +3,8 @@
 #include "model/forward.h"
 
 #include <algorithm>
-#include <array>
-#include <cstring>
-#include <map>
 
 #include "base/check.h"
-#include "base/parallel.h"
 #include "model/loaded_model.h"
 #include "model/rope.h"
 
