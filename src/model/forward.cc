@@ -316,7 +316,7 @@ void Forward::Impl::store(int layer, Mat<const float> k, Mat<const float> v) {
     SAIF_CHECK(run.at == 0 || segment.has_layer(layer),
                "a KV segment whose earlier tokens have no keys of block " + std::to_string(layer));
     backend->kv_store(k.rows_range(run.row, run.row + run.n_rows), v.rows_range(run.row, run.row + run.n_rows),
-                      arch.d_head, segment.view(layer), run.at);
+                      arch.d_head, segment.view_to_store(layer, run.at, run.n_rows), run.at);
   }
 }
 

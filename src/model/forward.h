@@ -12,16 +12,20 @@
 namespace saif {
 
 // Keys and values of a run of tokens, all layers: a node of the prompt trie or a sequence's own tail.
-// Owner of its memory. Layers are allocated when first written.
+// Owner of its memory, which comes from a process-wide pool. Layers are allocated when first written.
 class KvSegment {
  public:
   KvSegment(const Architecture& arch, int64_t begin, int64_t capacity);
+  ~KvSegment();
+  KvSegment(KvSegment&&) = default;
+  KvSegment& operator=(KvSegment&&) = default;
   int64_t begin() const { return begin_; }
   int64_t length() const { return length_; }
   int64_t end() const { return begin_ + length_; }
   int64_t capacity() const { return capacity_; }
-  void grow_to(int64_t length);   // more tokens are about to be stored; length <= capacity
-  KvView view(int layer);         // allocates the layer's memory on first use
+  void grow_to(int64_t length);                            // more tokens are about to be stored; length <= capacity
+  KvView view(int layer);                                  // allocates the layer's memory on first use
+  KvView view_to_store(int layer, int64_t at, int64_t n);  // and tokens [at, at + n) will be written
   void release_layer(int layer);  // the layer is no longer needed (capture runs that never decode)
   bool has_layer(int layer) const;
 

@@ -1,7 +1,49 @@
+#include <algorithm>
+#include <map>
+#include <mutex>
+
 #include "base/check.h"
 #include "model/forward.h"
 
 namespace saif {
+namespace {
+
+// Memory of freed layers, kept for the next ones: fresh pages from the system cost more than the attention that reads
+// them. Process-wide, since segments come and go in any order; thread-safe.
+class KvPool {
+ public:
+  static KvPool& shared() {
+    static KvPool& pool = *new KvPool;  // never destroyed: segments may outlive any static
+    return pool;
+  }
+  // At least `floats` long; uninitialised.
+  Tensor take(int64_t floats) {
+    {
+      const std::lock_guard lock(mutex_);
+      const auto it = idle_.lower_bound(floats);
+      if (it != idle_.end() && it->first <= 2 * floats) {
+        idle_floats_ -= it->first;
+        return std::move(idle_.extract(it).mapped());
+      }
+    }
+    return Tensor(DType::kF32, {floats});
+  }
+  void give(Tensor memory) {
+    const std::lock_guard lock(mutex_);
+    const int64_t floats = memory.elements();
+    if (idle_floats_ + floats > kMostIdleFloats) return;
+    idle_floats_ += floats;
+    idle_.emplace(floats, std::move(memory));
+  }
+
+ private:
+  static constexpr int64_t kMostIdleFloats = int64_t{48} << 20;  // 192 MiB
+  std::mutex mutex_;
+  std::multimap<int64_t, Tensor> idle_;  // by length
+  int64_t idle_floats_ = 0;
+};
+
+}  // namespace
 
 KvSegment::KvSegment(const Architecture& arch, int64_t begin, int64_t capacity)
     : begin_(begin),
@@ -11,6 +53,10 @@ KvSegment::KvSegment(const Architecture& arch, int64_t begin, int64_t capacity)
       keys_(static_cast<size_t>(arch.n_layers)),
       values_(static_cast<size_t>(arch.n_layers)) {
   SAIF_CHECK(begin >= 0 && capacity >= 0, "KV segment with a negative begin or capacity");
+}
+
+KvSegment::~KvSegment() {
+  for (size_t layer = 0; layer < keys_.size(); ++layer) release_layer(static_cast<int>(layer));
 }
 
 void KvSegment::grow_to(int64_t length) {
@@ -24,16 +70,29 @@ KvView KvSegment::view(int layer) {
   Tensor& keys = keys_.at(static_cast<size_t>(layer));
   Tensor& values = values_.at(static_cast<size_t>(layer));
   if (keys.empty()) {
-    // Zeros: a block of 16 keys is read whole, also where its last tokens are not stored yet.
-    keys = Tensor::zeros(DType::kF32, {n_kv_heads_, capacity_ / kKvBlock, d_head_, kKvBlock});
-    values = Tensor::zeros(DType::kF32, {n_kv_heads_, capacity_, d_head_});
+    keys = KvPool::shared().take(n_kv_heads_ * capacity_ * d_head_);
+    values = KvPool::shared().take(n_kv_heads_ * capacity_ * d_head_);
   }
   return {keys.as<float>(), values.as<float>(), capacity_, begin_, length_};
 }
 
+KvView KvSegment::view_to_store(int layer, int64_t at, int64_t n) {
+  const KvView segment = view(layer);
+  const int64_t end = at + n, block = end / kKvBlock;
+  if (end % kKvBlock == 0 || block * kKvBlock < at) return segment;
+  // Blocks are read whole: the rest of one that is begun now must not hold what was there before.
+  const int64_t floats = kKvBlock * d_head_;
+  for (int64_t head = 0; head < n_kv_heads_; ++head) {
+    std::fill_n(segment.k + head * capacity_ * d_head_ + block * floats, floats, 0.0F);
+    std::fill_n(segment.v + head * capacity_ * d_head_ + block * floats, floats, 0.0F);
+  }
+  return segment;
+}
+
 void KvSegment::release_layer(int layer) {
-  keys_.at(static_cast<size_t>(layer)) = Tensor();
-  values_.at(static_cast<size_t>(layer)) = Tensor();
+  if (!has_layer(layer)) return;
+  KvPool::shared().give(std::exchange(keys_.at(static_cast<size_t>(layer)), Tensor()));
+  KvPool::shared().give(std::exchange(values_.at(static_cast<size_t>(layer)), Tensor()));
 }
 
 bool KvSegment::has_layer(int layer) const { return !keys_.at(static_cast<size_t>(layer)).empty(); }
