@@ -22,6 +22,7 @@ constexpr std::array<std::pair<const char*, VerifierPointer (*)(const Json&)>, 7
 
 std::vector<std::string> verifier_names() {
   std::vector<std::string> names;
+  names.reserve(kVerifiers.size());
   for (const auto& [name, make] : kVerifiers) names.emplace_back(name);
   return names;
 }
