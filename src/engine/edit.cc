@@ -71,9 +71,7 @@ bool BatchEditor::apply_next(const Site& site, std::span<const RowInfo> rows, Ma
     const Row row = resolve_(rows[r]);
     steps_[r] = rows[r].position - row.last;
     size_t& at = cursor_[r];
-    while (at < row.edits.size() &&
-           !(row.edits[at].site == site && applies(row.edits[at].positions, steps_[r])))
-      ++at;
+    while (at < row.edits.size() && !(row.edits[at].site == site && applies(row.edits[at].positions, steps_[r]))) ++at;
     if (at == row.edits.size()) continue;
     const RowEdit* edit = row.edits[at++].edit.get();
     const auto [found, is_new] = index.try_emplace(edit, groups.size());

@@ -166,7 +166,9 @@ void Sampler::collect_head(std::span<const float> logits, size_t k) {
     double sum = 0;
     if (k == 0 && options_.top_p < 1.0)
       for (const Candidate& c : candidates_) sum += std::exp((c.logit - max_) / options_.temperature);
-    if (all || (k > 0 && candidates_.size() >= k) || sum > enough || -depth < floor_p) break;
+    // What min-p drops may be left out unless top-p has to weigh it.
+    const bool below_floor = -depth < floor_p && (k == 0 || options_.top_p >= 1.0);
+    if (all || (k > 0 && candidates_.size() >= k) || sum > enough || below_floor) break;
   }
   const auto better = [](const Candidate& a, const Candidate& b) {
     return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
@@ -224,10 +226,9 @@ void Sampler::note_logprobs(std::span<const float> logits) {
     if (all || candidates_.size() >= k) break;
   }
   const size_t n = std::min(k, candidates_.size());
-  std::partial_sort(candidates_.begin(), candidates_.begin() + static_cast<int64_t>(n), candidates_.end(),
-                    [](const Candidate& a, const Candidate& b) {
-                      return a.logit != b.logit ? a.logit > b.logit : a.id < b.id;
-                    });
+  std::partial_sort(
+      candidates_.begin(), candidates_.begin() + static_cast<int64_t>(n), candidates_.end(),
+      [](const Candidate& a, const Candidate& b) { return a.logit != b.logit ? a.logit > b.logit : a.id < b.id; });
   logprobs_.top.clear();
   for (size_t i = 0; i < n; ++i)
     logprobs_.top.emplace_back(candidates_[i].id,

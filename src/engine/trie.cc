@@ -97,8 +97,7 @@ void Trie::finish() {
   std::vector<std::vector<int32_t>> below(n + 1);
   for (size_t i = 0; i < n; ++i) below[nodes_[i].parent + 1].push_back(static_cast<int32_t>(i));
   for (auto& list : below)
-    std::stable_sort(list.begin(), list.end(),
-                     [&](int32_t a, int32_t b) { return nodes_[a].owner < nodes_[b].owner; });
+    std::stable_sort(list.begin(), list.end(), [&](int32_t a, int32_t b) { return nodes_[a].owner < nodes_[b].owner; });
   order_.reserve(n);
   std::vector<int32_t> stack(below[0].rbegin(), below[0].rend());
   while (!stack.empty()) {

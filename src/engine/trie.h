@@ -30,10 +30,10 @@ class Trie {
   void finish();
 
   const std::vector<TrieNode>& nodes() const { return nodes_; }
-  const std::vector<int32_t>& order() const { return order_; }             // depth first, older sequences first
-  int32_t leaf(size_t sequence) const { return leaf_[sequence]; }          // the node it ends with; -1: none
-  std::vector<int32_t> path(int32_t node) const;                           // from the top down to the node
-  int64_t total_tokens() const { return total_tokens_; }                   // of all nodes
+  const std::vector<int32_t>& order() const { return order_; }     // depth first, older sequences first
+  int32_t leaf(size_t sequence) const { return leaf_[sequence]; }  // the node it ends with; -1: none
+  std::vector<int32_t> path(int32_t node) const;                   // from the top down to the node
+  int64_t total_tokens() const { return total_tokens_; }           // of all nodes
 
  private:
   int32_t add(int32_t parent, std::span<const int32_t> ids, int64_t begin, int64_t end, int32_t owner);
