@@ -160,13 +160,7 @@ void Generation::plan_sequences() {
 // Makes sure that the last segment has room for one more token.
 void Generation::extend(Sequence& s) {
   if (!s.own.empty() && s.own.back()->length() < own_capacity_) return;
-  if (pool_.empty()) {
-    s.own.push_back(std::make_unique<KvSegment>(architecture_, s.position, own_capacity_));
-  } else {
-    s.own.push_back(std::move(pool_.back()));
-    pool_.pop_back();
-    s.own.back()->restart(s.position);
-  }
+  s.own.push_back(std::make_unique<KvSegment>(architecture_, s.position, own_capacity_));
   s.chain.push_back(s.own.back().get());
 }
 
@@ -230,7 +224,6 @@ void Generation::finish(Sequence& s, const char* reason) {
     result.edited_rows += node_touched_[node];
     if (--needed_by_[node] == 0) kv_->release(node);
   }
-  for (auto& segment : s.own) pool_.push_back(std::move(segment));
   ++done_;
   if (on_done_) on_done_(s.request, result);
   s.request = SIZE_MAX;  // sample() removes it

@@ -69,8 +69,7 @@ class Generation {
   std::vector<std::unique_ptr<Sequence>> active_;
   std::vector<Sequence*> rows_;  // of the kept rows of the step
   std::vector<int32_t> chosen_;
-  std::vector<std::unique_ptr<KvSegment>> pool_;  // of own_capacity_, free
-  int64_t own_capacity_ = 0;
+  int64_t own_capacity_ = 0;  // of own segments: equal, so that their memory is used again
   std::vector<int32_t> stop_ids_;
   BatchEditor editor_;
   ForwardBatch batch_;

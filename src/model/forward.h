@@ -28,11 +28,6 @@ class KvSegment {
   KvView view_to_store(int layer, int64_t at, int64_t n);  // and tokens [at, at + n) will be written
   void release_layer(int layer);  // the layer is no longer needed (capture runs that never decode)
   bool has_layer(int layer) const;
-  // Empty again, at another place, with its memory kept: for own segments that are used by one sequence after another.
-  void restart(int64_t begin) {
-    begin_ = begin;
-    length_ = 0;
-  }
 
  private:
   int64_t begin_, capacity_, length_ = 0;
