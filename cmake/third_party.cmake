@@ -10,3 +10,8 @@ target_link_libraries(saif_text PRIVATE saif_rust)
 # CLD2 has neither a CMake nor a pkg-config file; libcld2 holds the smaller of its two tables (docs/language.md).
 find_library(SAIF_CLD2 cld2 REQUIRED)
 target_link_libraries(saif_text PRIVATE "${SAIF_CLD2}")
+# Highway: src/kernels/cpu. A contracted a * b + c would differ between two inlinings of one expression; the kernels
+# promise equal bits and name their fused operations themselves.
+find_package(hwy REQUIRED)
+target_link_libraries(saif_kernels PRIVATE hwy::hwy)
+target_compile_options(saif_kernels PRIVATE -ffp-contract=off)

@@ -1,0 +1,111 @@
+// Every operation of every instruction set of this CPU against the reference, and the promises of the contract:
+// a row does not depend, bit for bit, on its batch, the number of threads or the cut of a KV chain.
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "base/parallel.h"
+#include "kernels/backend.h"
+#include "kernels/testing.h"
+
+namespace saif {
+namespace {
+
+using testing_support::expect_bits;
+using testing_support::expect_near;
+using testing_support::Matrix;
+using testing_support::Random;
+using testing_support::ThreadCount;
+
+class Linear : public ::testing::TestWithParam<std::string> {};
+
+struct Shape {
+  int64_t m, n, k;
+};
+
+TEST_P(Linear, AgreesWithReference) {
+  const auto ref = make_ref_backend();
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(1);
+  const Shape shapes[] = {{1, 16, 32},  {1, 1, 1},      {2, 5, 3},     {3, 17, 40},  {5, 33, 88},
+                          {8, 47, 64},  {9, 48, 95},    {16, 49, 31},  {17, 64, 33}, {64, 96, 88},
+                          {130, 7, 40}, {300, 100, 57}, {7, 192, 576}, {12, 15, 100}};
+  for (const Shape& s : shapes) {
+    for (const DType dtype : {DType::kF32, DType::kF16, DType::kBf16}) {
+      for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
+        for (const bool accumulate : {false, true}) {
+          const Matrix x = random.matrix(s.m, s.k, 3), start = random.matrix(s.m, s.n, 5);
+          const Tensor w = random.weight(dtype, s.n, s.k);
+          const Matrix bias = random.matrix(1, s.n, 0);
+          Matrix expected = start, found = start;
+          const auto call = [&](Backend& backend, Matrix& y) {
+            const LinearPart part{
+                {w.data(), dtype, s.n, s.k}, accumulate ? nullptr : bias.mat().data(), y.mat(), accumulate};
+            backend.linear(x.mat(), {&part, 1}, compute);
+          };
+          call(*ref, expected);
+          call(*cpu, found);
+          const std::string what =
+              std::to_string(s.m) + "x" + std::to_string(s.n) + "x" + std::to_string(s.k) + " " + name_of(dtype);
+          expect_near(expected, found, 2e-5 * std::sqrt(static_cast<double>(s.k)), what);
+          expect_bits(start.tail(), found.tail(), what + ": written past the columns");
+        }
+      }
+    }
+  }
+}
+
+// Ten rows at once, every row alone, within other batches, and with two threads.
+TEST_P(Linear, RowsDoNotDependOnTheBatch) {
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(2);
+  for (const Shape& s : {Shape{300, 50, 88}, Shape{130, 192, 576}, Shape{70, 33, 41}}) {
+    for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
+      const Matrix x = random.matrix(s.m, s.k, 0);
+      const Tensor w = random.weight(DType::kBf16, s.n, s.k), w2 = random.weight(DType::kF32, s.n + 3, s.k);
+      const auto call = [&](Mat<const float> rows, Mat<float> y, Mat<float> y2) {
+        const LinearPart parts[] = {{{w.data(), DType::kBf16, s.n, s.k}, nullptr, y, false},
+                                    {{w2.data(), DType::kF32, s.n + 3, s.k}, nullptr, y2, false}};
+        cpu->linear(rows, parts, compute);
+      };
+      Matrix all(s.m, s.n), all2(s.m, s.n + 3), some(s.m, s.n), some2(s.m, s.n + 3);
+      {
+        const ThreadCount one(1);
+        call(x.mat(), all.mat(), all2.mat());
+      }
+      for (const int threads : {1, 2}) {
+        const ThreadCount count(threads);
+        for (const int64_t size : {int64_t{1}, int64_t{2}, int64_t{7}, int64_t{9}, int64_t{65}, s.m}) {
+          for (int64_t r = 0; r + size <= s.m; r += std::max<int64_t>(size, s.m / 5)) {
+            call(x.mat().rows_range(r, r + size), some.mat().rows_range(r, r + size),
+                 some2.mat().rows_range(r, r + size));
+            expect_bits(all.mat().rows_range(r, r + size), some.mat().rows_range(r, r + size),
+                        "rows of a batch of " + std::to_string(size));
+            expect_bits(all2.mat().rows_range(r, r + size), some2.mat().rows_range(r, r + size), "second part");
+          }
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Linear, RefusesWrongShapes) {
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(3);
+  const Matrix x = random.matrix(2, 8, 0);
+  Matrix y(2, 4), short_y(1, 4);
+  const Tensor w = random.weight(DType::kF32, 4, 9);
+  const LinearPart narrow{{w.data(), DType::kF32, 4, 9}, nullptr, y.mat(), false};
+  EXPECT_THROW(cpu->linear(x.mat(), {&narrow, 1}, Compute::kF32), Error);
+  const LinearPart rows{{w.data(), DType::kF32, 4, 8}, nullptr, short_y.mat(), false};
+  EXPECT_THROW(cpu->linear(x.mat(), {&rows, 1}, Compute::kF32), Error);
+  const LinearPart type{{w.data(), DType::kI32, 4, 8}, nullptr, y.mat(), false};
+  EXPECT_THROW(cpu->linear(x.mat(), {&type, 1}, Compute::kF32), Error);
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, Linear, ::testing::ValuesIn(supported_isas()));
+
+TEST(CpuBackend, RefusesUnknownInstructionSet) { EXPECT_THROW(make_cpu_backend("sse9"), Error); }
+
+}  // namespace
+}  // namespace saif

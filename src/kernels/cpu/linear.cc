@@ -1,0 +1,107 @@
+#include "kernels/cpu/linear.h"
+
+#include <algorithm>
+
+#include "base/parallel.h"
+
+namespace saif::cpu {
+
+namespace {
+
+int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
+// The work of a call: each part cut into blocks of outputs and chunks of rows, numbered through all parts.
+struct Plan {
+  const LinearKernel& kernel;
+  std::span<const LinearPart> parts;
+  int64_t rows, n_units;
+  bool direct;
+  int64_t block;      // outputs per task
+  int64_t row_chunk;  // rows per task
+  int64_t row_chunks;
+  int64_t n_tasks;
+};
+
+constexpr int64_t kDirectBytes = 64 << 10;  // weights per task of the direct way
+constexpr int64_t kMinRowChunk = 64;
+constexpr int64_t kSerialWork = 1 << 16;  // multiply-adds below which waking threads costs more
+
+Plan make_plan(const LinearKernel& kernel, Mat<const float> x, std::span<const LinearPart> parts) {
+  Plan plan{kernel, parts, x.rows(), 0, false, 0, 0, 0, 0};
+  plan.n_units = ceil_div(ceil_div(x.cols(), kernel.inputs_per_unit), kUnitBlock) * kUnitBlock;
+  plan.direct = x.rows() <= kernel.direct_rows;
+  if (plan.direct) {
+    const int64_t panel_bytes = kernel.lanes * x.cols() * static_cast<int64_t>(size_of(parts.front().w.dtype));
+    plan.block = kernel.lanes * std::max<int64_t>(1, kDirectBytes / panel_bytes);
+  } else {
+    plan.block = kernel.lanes * kernel.panels;
+  }
+  int64_t blocks = 0;
+  for (const LinearPart& part : parts) blocks += ceil_div(part.w.out, plan.block);
+  const int64_t wanted = ceil_div(4 * max_threads(), std::max<int64_t>(blocks, 1));
+  plan.row_chunks = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, x.rows() / kMinRowChunk));
+  plan.row_chunk = ceil_div(ceil_div(x.rows(), plan.row_chunks), 8) * 8;
+  plan.row_chunks = ceil_div(x.rows(), plan.row_chunk);
+  plan.n_tasks = blocks * plan.row_chunks;
+  return plan;
+}
+
+void run_task(const Plan& plan, int64_t task, const uint32_t* units, Scratch& scratch) {
+  int64_t block = task / plan.row_chunks;
+  const LinearPart* part = plan.parts.data();
+  while (block >= ceil_div(part->w.out, plan.block)) block -= ceil_div((part++)->w.out, plan.block);
+  const int64_t first_row = (task % plan.row_chunks) * plan.row_chunk;
+  const int64_t first = block * plan.block, n = std::min(plan.block, part->w.out - first);
+  const auto* data = static_cast<const std::byte*>(part->w.data);
+  const WeightTile tile{data + first * part->w.in * static_cast<int64_t>(size_of(part->w.dtype)), part->w.dtype, n,
+                        part->w.in};
+  const UnitRows x{units + first_row * plan.n_units, std::min(plan.row_chunk, plan.rows - first_row), plan.n_units};
+  const LinearOutput out{part->y.row(first_row) + first, part->y.stride(), n,
+                         part->bias != nullptr ? part->bias + first : nullptr, part->accumulate};
+  if (plan.direct) {
+    plan.kernel.direct(x, tile, out);
+    return;
+  }
+  auto* packed = scratch.get<uint32_t>(plan.n_units * plan.block);
+  plan.kernel.pack(tile, plan.n_units, packed);
+  plan.kernel.multiply(x, packed, out);
+}
+
+}  // namespace
+
+LinearKernels linear_kernels(Isa isa) {
+#if defined(__x86_64__)
+  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Bf16) return linear_kernels_avx512(isa == Isa::kAvx512Bf16);
+#endif
+  return linear_kernels_generic(isa);
+}
+
+void Linear::run(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) {
+  if (x.rows() == 0 || parts.empty()) return;
+  const Plan plan = make_plan(compute == Compute::kBf16 ? *kernels_.bf16 : *kernels_.f32, x, parts);
+  auto* units = units_.get<uint32_t>(plan.rows * plan.n_units);
+  const int threads = max_threads();
+  packed_.resize(std::max(packed_.size(), static_cast<size_t>(threads)));
+  int64_t outputs = 0;
+  for (const LinearPart& part : parts) outputs += part.w.out;
+  const bool parallel = threads > 1 && !omp_in_parallel() && x.rows() * x.cols() * outputs > kSerialWork;
+  if (!parallel) {
+    for (int64_t r = 0; r < plan.rows; ++r) {
+      plan.kernel.round(x.row(r), x.cols(), units + r * plan.n_units, plan.n_units);
+    }
+    for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, packed_[0]);
+    return;
+  }
+#pragma omp parallel num_threads(threads)
+  {
+#pragma omp for schedule(static)
+    for (int64_t r = 0; r < plan.rows; ++r) {
+      plan.kernel.round(x.row(r), x.cols(), units + r * plan.n_units, plan.n_units);
+    }
+    Scratch& scratch = packed_[static_cast<size_t>(omp_get_thread_num())];
+#pragma omp for schedule(dynamic, 1)
+    for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch);
+  }
+}
+
+}  // namespace saif::cpu

@@ -1,0 +1,87 @@
+// y = x w^T by panels of outputs. Each output element is summed along `in` in one accumulator from the first input to
+// the last, so that rows per call, threads and blocking never change a bit of a result.
+//
+// Kernels see 32-bit "units" along `in`: one float32, or a pair of bfloat16. A panel is `lanes` outputs, packed as
+// [n_units][lanes]; a block is up to `panels` panels, packed as [n_units][panels of the block][lanes].
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/isa.h"
+
+namespace saif::cpu {
+
+constexpr int64_t kUnitBlock = 16;  // n_units is padded with zeros to a multiple of it
+
+// Rows [0, rows) of a weight matrix [*, in], row-major.
+struct WeightTile {
+  const void* data = nullptr;
+  DType dtype = DType::kF32;
+  int64_t rows = 0, in = 0;
+};
+
+// Where the sums of a block go: y[r * stride + c], c < cols.
+struct LinearOutput {
+  float* y = nullptr;
+  int64_t stride = 0, cols = 0;
+  const float* bias = nullptr;
+  bool accumulate = false;
+};
+
+// Rows of x as units: [rows][n_units].
+struct UnitRows {
+  const uint32_t* data = nullptr;
+  int64_t rows = 0, n_units = 0;
+};
+
+struct LinearKernel {
+  int64_t lanes;   // outputs of a panel
+  int64_t panels;  // panels of a block, at most
+  int64_t inputs_per_unit;
+  int64_t direct_rows;  // up to so many rows `direct` is the better way; 0: never
+  void (*round)(const float* x, int64_t n, uint32_t* units, int64_t n_units);
+  void (*pack)(const WeightTile& w, int64_t n_units, uint32_t* packed);
+  void (*multiply)(const UnitRows& x, const uint32_t* packed, const LinearOutput& out);
+  void (*direct)(const UnitRows& x, const WeightTile& w, const LinearOutput& out);  // any number of w.rows
+};
+
+struct LinearKernels {
+  const LinearKernel* f32;
+  const LinearKernel* bf16;
+};
+LinearKernels linear_kernels(Isa isa);
+LinearKernels linear_kernels_avx512(bool has_bf16);  // x86 only
+LinearKernels linear_kernels_generic(Isa isa);       // kGeneric, kAvx2
+
+// 64-byte aligned memory that only grows.
+class Scratch {
+ public:
+  template <typename T>
+  T* get(int64_t n) {
+    const auto bytes = n * static_cast<int64_t>(sizeof(T));
+    if (memory_.empty() || static_cast<int64_t>(memory_.bytes()) < bytes) {
+      memory_ = Tensor();
+      memory_ = Tensor(DType::kU8, {bytes + bytes / 4 + 64});
+    }
+    return static_cast<T*>(memory_.data());
+  }
+
+ private:
+  Tensor memory_;
+};
+
+class Linear {
+ public:
+  explicit Linear(Isa isa) : kernels_(linear_kernels(isa)) {}
+  void run(Mat<const float> x, std::span<const LinearPart> parts, Compute compute);
+
+ private:
+  LinearKernels kernels_;
+  Scratch units_;                // x of the call
+  std::vector<Scratch> packed_;  // one block per thread
+};
+
+}  // namespace saif::cpu

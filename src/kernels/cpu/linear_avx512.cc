@@ -1,0 +1,328 @@
+// Products on AVX-512, in intrinsics: Highway 1.0 has no target with the bfloat16 dot product. The file is compiled
+// for the baseline; every function carries its own target, and linear_kernels_avx512 is called only on a CPU with it.
+#include "kernels/cpu/linear.h"
+
+#if defined(__x86_64__)
+
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12: _mm512_undefined_ps in its own header
+#include <immintrin.h>
+
+#include <algorithm>
+
+// One target for all, so that everything inlines; only Bf16Op uses the bfloat16 instructions, and compilers do not
+// come upon them by themselves.
+#define SAIF_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,f16c,fma,avx512bf16")))
+// Arrays of vectors live in registers only when every loop over them is unrolled early.
+#define SAIF_UNROLL _Pragma("GCC unroll 16")
+#define SAIF_INLINE inline __attribute__((always_inline))
+
+namespace saif::cpu {
+
+namespace {
+
+constexpr int kLanes = 16;
+constexpr int kPanels = 3;
+constexpr int kRows = 8;  // rows x panels = 24 accumulators of the 32 registers
+constexpr int64_t kDirectRows = 8;
+
+// --- operands: BF16 pairs by vdpbf16ps, or float32 by fma
+
+template <typename T>
+SAIF_AVX512 SAIF_INLINE const T* at(const WeightTile& w, int64_t row, int64_t input) {
+  return static_cast<const T*>(w.data) + row * w.in + input;
+}
+
+SAIF_AVX512 SAIF_INLINE __m512 widen_bf16(__m256i v) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(v), 16));
+}
+
+// float32 rounded to the nearest bfloat16, ties to even; NaN stays NaN.
+SAIF_AVX512 SAIF_INLINE __m512 round_bf16(__m512 v) {
+  const __m512i bits = _mm512_castps_si512(v);
+  const __m512i odd = _mm512_and_si512(_mm512_srli_epi32(bits, 16), _mm512_set1_epi32(1));
+  __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
+  up = _mm512_mask_or_epi32(up, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x400000));
+  return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
+}
+
+// n valid elements of 16, as float32
+template <DType kType>
+SAIF_AVX512 SAIF_INLINE __m512 load_f32(const WeightTile& w, int64_t row, int64_t input, int64_t n) {
+  const auto mask = static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << std::max<int64_t>(n, 0)) - 1);
+  if constexpr (kType == DType::kF32) return _mm512_maskz_loadu_ps(mask, at<float>(w, row, input));
+  const __m256i half = _mm256_maskz_loadu_epi16(mask, at<uint16_t>(w, row, input));
+  if constexpr (kType == DType::kBf16) return widen_bf16(half);
+  return _mm512_cvtph_ps(half);
+}
+
+template <bool kRound>
+struct F32Op {
+  static constexpr int64_t kInputs = 1;
+  SAIF_AVX512 static SAIF_INLINE __m512 multiply(__m512 sum, __m512i x, __m512i w) {
+    return _mm512_fmadd_ps(_mm512_castsi512_ps(x), _mm512_castsi512_ps(w), sum);
+  }
+  template <DType kType>
+  SAIF_AVX512 static SAIF_INLINE __m512i load(const WeightTile& w, int64_t row, int64_t input, int64_t n) {
+    const __m512 v = load_f32<kType>(w, row, input, n);
+    return _mm512_castps_si512(kRound && kType != DType::kBf16 ? round_bf16(v) : v);
+  }
+};
+
+struct Bf16Op {
+  static constexpr int64_t kInputs = 2;
+  SAIF_AVX512 static SAIF_INLINE __m512 multiply(__m512 sum, __m512i x, __m512i w) {
+    return _mm512_dpbf16_ps(sum, (__m512bh)x, (__m512bh)w);
+  }
+  template <DType kType>
+  SAIF_AVX512 static SAIF_INLINE __m512i load(const WeightTile& w, int64_t row, int64_t input, int64_t n) {
+    if constexpr (kType == DType::kBf16) {
+      const __mmask32 mask = n >= 32 ? 0xffffffffU : (1U << n) - 1;
+      return _mm512_maskz_loadu_epi16(mask, at<uint16_t>(w, row, input));
+    }
+    return (__m512i)_mm512_cvtne2ps_pbh(load_f32<kType>(w, row, input + 16, n - 16), load_f32<kType>(w, row, input, n));
+  }
+};
+
+// --- 16 outputs x 16 units: rows of the weight become units of the panel
+
+SAIF_AVX512 SAIF_INLINE void transpose(__m512i* t) {
+  __m512i a[16];
+  SAIF_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_epi32(t[i], t[i + 1]);
+    a[i + 1] = _mm512_unpackhi_epi32(t[i], t[i + 1]);
+  }
+  SAIF_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    t[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+    t[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+    t[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+    t[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+  }
+  SAIF_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    a[i] = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x88);
+    a[i + 4] = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xdd);
+    a[i + 8] = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x88);
+    a[i + 12] = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xdd);
+  }
+  SAIF_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    t[i] = _mm512_shuffle_i32x4(a[i], a[i + 8], 0x88);
+    t[i + 8] = _mm512_shuffle_i32x4(a[i], a[i + 8], 0xdd);
+  }
+}
+
+// Column block [unit, unit + 16) of up to 16 rows, transposed; missing rows and inputs are zero.
+template <class Op, DType kType>
+SAIF_AVX512 SAIF_INLINE void load_block_as(const WeightTile& w, int64_t row, int64_t unit, __m512i* t) {
+  const int64_t input = unit * Op::kInputs, n = w.in - input;
+  if (w.rows - row >= 16) {
+    SAIF_UNROLL
+    for (int i = 0; i < 16; ++i) t[i] = Op::template load<kType>(w, row + i, input, n);
+  } else {
+    SAIF_UNROLL
+    for (int i = 0; i < 16; ++i) {
+      t[i] = row + i < w.rows ? Op::template load<kType>(w, row + i, input, n) : _mm512_setzero_si512();
+    }
+  }
+  transpose(t);
+}
+
+template <class Op>
+SAIF_AVX512 SAIF_INLINE void load_block(const WeightTile& w, int64_t row, int64_t unit, __m512i* t) {
+  switch (w.dtype) {
+    case DType::kBf16:
+      return load_block_as<Op, DType::kBf16>(w, row, unit, t);
+    case DType::kF16:
+      return load_block_as<Op, DType::kF16>(w, row, unit, t);
+    default:
+      return load_block_as<Op, DType::kF32>(w, row, unit, t);
+  }
+}
+
+SAIF_AVX512 SAIF_INLINE void store_sums(__m512 sum, const LinearOutput& out, int64_t r, int64_t c) {
+  const int64_t n = out.cols - c;
+  const auto mask = static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1);
+  float* y = out.y + r * out.stride + c;
+  if (out.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, out.bias + c));
+  if (out.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
+  _mm512_mask_storeu_ps(y, mask, sum);
+}
+
+// --- many rows
+
+template <class Op>
+SAIF_AVX512 void pack(const WeightTile& w, int64_t n_units, uint32_t* packed) {
+  const int64_t panels = (w.rows + kLanes - 1) / kLanes;
+  for (int64_t p = 0; p < panels; ++p) {
+    for (int64_t u = 0; u < n_units; u += kUnitBlock) {
+      __m512i t[16];
+      load_block<Op>(w, p * kLanes, u, t);
+      SAIF_UNROLL
+      for (int i = 0; i < 16; ++i) _mm512_storeu_si512(packed + ((u + i) * panels + p) * kLanes, t[i]);
+    }
+  }
+}
+
+template <class Op, int kM, int kN>
+SAIF_AVX512 void multiply_tile(const UnitRows& x, int64_t row, const uint32_t* packed, const LinearOutput& out) {
+  __m512 sums[kM][kN];
+  SAIF_UNROLL
+  for (int r = 0; r < kM; ++r) {
+    SAIF_UNROLL
+    for (int p = 0; p < kN; ++p) sums[r][p] = _mm512_setzero_ps();
+  }
+  const uint32_t* rows = x.data + row * x.n_units;
+  for (int64_t u = 0; u < x.n_units; ++u, packed += kN * kLanes) {
+    __m512i w[kN];
+    SAIF_UNROLL
+    for (int p = 0; p < kN; ++p) w[p] = _mm512_loadu_si512(packed + p * kLanes);
+    SAIF_UNROLL
+    for (int r = 0; r < kM; ++r) {
+      const __m512i pair = _mm512_set1_epi32(static_cast<int>(rows[r * x.n_units + u]));
+      SAIF_UNROLL
+      for (int p = 0; p < kN; ++p) sums[r][p] = Op::multiply(sums[r][p], pair, w[p]);
+    }
+  }
+  SAIF_UNROLL
+  for (int r = 0; r < kM; ++r) {
+    SAIF_UNROLL
+    for (int p = 0; p < kN; ++p) store_sums(sums[r][p], out, row + r, p * kLanes);
+  }
+}
+
+template <class Op, int kN>
+SAIF_AVX512 void multiply_rest(const UnitRows& x, int64_t row, const uint32_t* packed, const LinearOutput& out) {
+  switch (x.rows - row) {
+    case 1:
+      return multiply_tile<Op, 1, kN>(x, row, packed, out);
+    case 2:
+      return multiply_tile<Op, 2, kN>(x, row, packed, out);
+    case 3:
+      return multiply_tile<Op, 3, kN>(x, row, packed, out);
+    case 4:
+      return multiply_tile<Op, 4, kN>(x, row, packed, out);
+    case 5:
+      return multiply_tile<Op, 5, kN>(x, row, packed, out);
+    case 6:
+      return multiply_tile<Op, 6, kN>(x, row, packed, out);
+    case 7:
+      return multiply_tile<Op, 7, kN>(x, row, packed, out);
+    default:
+      return;
+  }
+}
+
+template <class Op, int kN>
+SAIF_AVX512 void multiply_rows(const UnitRows& x, const uint32_t* packed, const LinearOutput& out) {
+  int64_t row = 0;
+  for (; row + kRows <= x.rows; row += kRows) multiply_tile<Op, kRows, kN>(x, row, packed, out);
+  multiply_rest<Op, kN>(x, row, packed, out);
+}
+
+template <class Op>
+SAIF_AVX512 void multiply(const UnitRows& x, const uint32_t* packed, const LinearOutput& out) {
+  switch ((out.cols + kLanes - 1) / kLanes) {
+    case 1:
+      return multiply_rows<Op, 1>(x, packed, out);
+    case 2:
+      return multiply_rows<Op, 2>(x, packed, out);
+    default:
+      return multiply_rows<Op, kPanels>(x, packed, out);
+  }
+}
+
+// --- few rows: a block is transposed in registers and used at once
+
+// The next panel of the weights is fetched into L2 at the pace at which this one is read.
+template <class Op, int kM>
+SAIF_AVX512 void direct_rows(const UnitRows& x, const WeightTile& w, const LinearOutput& out) {
+  const int64_t row_bytes = w.in * static_cast<int64_t>(size_of(w.dtype));
+  const int64_t panel_bytes = kLanes * row_bytes, n_blocks = x.n_units / kUnitBlock;
+  const int64_t step = (panel_bytes + n_blocks - 1) / n_blocks;
+  for (int64_t row = 0; row < w.rows; row += kLanes) {
+    __m512 sums[kM];
+    SAIF_UNROLL
+    for (int r = 0; r < kM; ++r) sums[r] = _mm512_setzero_ps();
+    const char* next = static_cast<const char*>(w.data) + row * row_bytes + panel_bytes;
+    for (int64_t u = 0; u < x.n_units; u += kUnitBlock) {
+      for (int64_t b = 0; b < step; b += 64) _mm_prefetch(next + b, _MM_HINT_T1);
+      next += step;
+      __m512i t[16];
+      load_block<Op>(w, row, u, t);
+      SAIF_UNROLL
+      for (int i = 0; i < 16; ++i) {
+        SAIF_UNROLL
+        for (int r = 0; r < kM; ++r) {
+          const __m512i pair = _mm512_set1_epi32(static_cast<int>(x.data[r * x.n_units + u + i]));
+          sums[r] = Op::multiply(sums[r], pair, t[i]);
+        }
+      }
+    }
+    SAIF_UNROLL
+    for (int r = 0; r < kM; ++r) store_sums(sums[r], out, r, row);
+  }
+}
+
+template <class Op>
+SAIF_AVX512 void direct(const UnitRows& x, const WeightTile& w, const LinearOutput& out) {
+  switch (x.rows) {
+    case 1:
+      return direct_rows<Op, 1>(x, w, out);
+    case 2:
+      return direct_rows<Op, 2>(x, w, out);
+    case 3:
+      return direct_rows<Op, 3>(x, w, out);
+    case 4:
+      return direct_rows<Op, 4>(x, w, out);
+    case 5:
+      return direct_rows<Op, 5>(x, w, out);
+    case 6:
+      return direct_rows<Op, 6>(x, w, out);
+    case 7:
+      return direct_rows<Op, 7>(x, w, out);
+    default:
+      return direct_rows<Op, 8>(x, w, out);
+  }
+}
+
+// --- x to units
+
+SAIF_AVX512 SAIF_INLINE __m512 load_x(const float* x, int64_t i, int64_t n) {
+  const int64_t left = n - i;
+  const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << std::max<int64_t>(left, 0)) - 1);
+  return _mm512_maskz_loadu_ps(mask, x + i);
+}
+
+template <bool kRound>
+SAIF_AVX512 void units_f32(const float* x, int64_t n, uint32_t* units, int64_t n_units) {
+  for (int64_t u = 0; u < n_units; u += 16) {
+    const __m512 v = load_x(x, u, n);
+    _mm512_storeu_ps(units + u, kRound ? round_bf16(v) : v);
+  }
+}
+
+SAIF_AVX512 void units_bf16(const float* x, int64_t n, uint32_t* units, int64_t n_units) {
+  for (int64_t u = 0; u < n_units; u += 16) {
+    const __m512 low = load_x(x, 2 * u, n), high = load_x(x, 2 * u + 16, n);
+    _mm512_storeu_si512(units + u, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+  }
+}
+
+template <class Op>
+constexpr LinearKernel make_kernel(void (*round)(const float*, int64_t, uint32_t*, int64_t)) {
+  return {kLanes, kPanels, Op::kInputs, kDirectRows, round, pack<Op>, multiply<Op>, direct<Op>};
+}
+
+constexpr LinearKernel kF32 = make_kernel<F32Op<false>>(units_f32<false>);
+constexpr LinearKernel kRounded = make_kernel<F32Op<true>>(units_f32<true>);
+constexpr LinearKernel kBf16 = make_kernel<Bf16Op>(units_bf16);
+
+}  // namespace
+
+LinearKernels linear_kernels_avx512(bool has_bf16) { return {&kF32, has_bf16 ? &kBf16 : &kRounded}; }
+
+}  // namespace saif::cpu
+
+#endif  // __x86_64__
