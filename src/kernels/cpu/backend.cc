@@ -1,6 +1,12 @@
 #include "kernels/backend.h"
 
+#include <algorithm>
+
+#include "base/check.h"
+#include "base/parallel.h"
+#include "kernels/cpu/attention.h"
 #include "kernels/cpu/linear.h"
+#include "kernels/cpu/rows.h"
 #include "kernels/shapes.h"
 
 namespace saif {
@@ -58,7 +64,8 @@ const char* name_of(Isa isa) {
 
 class CpuBackend final : public Backend {
  public:
-  explicit CpuBackend(Isa isa) : isa_(isa), linear_(isa) {}
+  explicit CpuBackend(Isa isa)
+      : isa_(isa), linear_(isa), rows_(cpu::row_ops(isa)), sparse_(cpu::sparse_ops(isa)), attend_(cpu::attend(isa)) {}
 
   std::string name() const override { return std::string("cpu (") + name_of(isa_) + ")"; }
   bool has_fast_bf16() const override { return isa_ == Isa::kAvx512Bf16; }
@@ -69,29 +76,74 @@ class CpuBackend final : public Backend {
   }
 
   void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) override {
-    ref_->embed(w, ids, scale, y);
+    internal::check_embed(w, ids, y);
+    by_rows(y.rows(), y.cols(), [&](int64_t b, int64_t e) {
+      rows_.embed(w, ids.subspan(static_cast<size_t>(b), static_cast<size_t>(e - b)), scale, y.rows_range(b, e));
+    });
   }
   void rms_norm(Mat<const float> x, const float* weight, float offset, float eps, Mat<float> y) override {
-    ref_->rms_norm(x, weight, offset, eps, y);
+    internal::check_same(x, y, "rms_norm");
+    by_rows(x.rows(), x.cols(),
+            [&](int64_t b, int64_t e) { rows_.rms_norm(x.rows_range(b, e), weight, offset, eps, y.rows_range(b, e)); });
   }
   void layer_norm(Mat<const float> x, const float* weight, const float* bias, float eps, Mat<float> y) override {
-    ref_->layer_norm(x, weight, bias, eps, y);
+    internal::check_same(x, y, "layer_norm");
+    by_rows(x.rows(), x.cols(),
+            [&](int64_t b, int64_t e) { rows_.layer_norm(x.rows_range(b, e), weight, bias, eps, y.rows_range(b, e)); });
   }
-  void add(Mat<const float> x, Mat<float> y) override { ref_->add(x, y); }
+  void add(Mat<const float> x, Mat<float> y) override {
+    internal::check_same(x, y, "add");
+    by_rows(x.rows(), x.cols(), [&](int64_t b, int64_t e) { rows_.add(x.rows_range(b, e), y.rows_range(b, e)); });
+  }
   void glu(Activation act, Mat<const float> gate, Mat<const float> up, Mat<float> y) override {
-    ref_->glu(act, gate, up, y);
+    internal::check_same(gate, up, "glu");
+    internal::check_same(gate, y, "glu");
+    by_rows(y.rows(), 4 * y.cols(), [&](int64_t b, int64_t e) {
+      rows_.glu(act, gate.rows_range(b, e), up.rows_range(b, e), y.rows_range(b, e));
+    });
   }
-  void activate(Activation act, Mat<float> x) override { ref_->activate(act, x); }
-  void softcap(float cap, Mat<float> x) override { ref_->softcap(cap, x); }
+  void activate(Activation act, Mat<float> x) override {
+    by_rows(x.rows(), 4 * x.cols(), [&](int64_t b, int64_t e) { rows_.activate(act, x.rows_range(b, e)); });
+  }
+  void softcap(float cap, Mat<float> x) override {
+    SAIF_CHECK(cap > 0.0f, "softcap: the cap must be positive");
+    by_rows(x.rows(), 4 * x.cols(), [&](int64_t b, int64_t e) { rows_.softcap(cap, x.rows_range(b, e)); });
+  }
   void rope(Mat<float> x, int64_t d_head, std::span<const int32_t> positions, const RopeTable& table) override {
-    ref_->rope(x, d_head, positions, table);
+    internal::check_rope(x, d_head, positions, table);
+    by_rows(x.rows(), x.cols(), [&](int64_t b, int64_t e) {
+      rows_.rope(x.rows_range(b, e), d_head, positions.subspan(static_cast<size_t>(b), static_cast<size_t>(e - b)),
+                 table);
+    });
   }
   void kv_store(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvView& segment, int64_t at) override {
     ref_->kv_store(k, v, d_head, segment, at);
   }
+
   void attention(Mat<const float> q, std::span<const AttentionRun> runs, const AttentionShape& shape,
                  Mat<float> z) override {
-    ref_->attention(q, runs, shape, z);
+    internal::check_attention(q, runs, shape);
+    internal::check_same(q, z, "attention");
+    constexpr int64_t kTaskQueries = 96;
+    const int64_t group = shape.n_heads / shape.n_kv_heads;
+    std::vector<cpu::AttentionTask> tasks;
+    int64_t work = 0;
+    for (const AttentionRun& run : runs) {
+      work += run.n_rows * (run.position + run.n_rows) * q.cols();
+      for (int64_t head = 0; head < shape.n_kv_heads; ++head) {
+        for (int64_t first = 0; first < run.n_rows * group; first += kTaskQueries) {
+          tasks.push_back({&run, head, first, std::min(kTaskQueries, run.n_rows * group - first)});
+        }
+      }
+    }
+    const auto n = static_cast<int64_t>(tasks.size());
+    scratch_.resize(std::max(scratch_.size(), static_cast<size_t>(max_threads())));
+    const cpu::AttentionInput input{q, shape, z};
+    const int64_t grain = work < kSerialWork ? n : std::max<int64_t>(1, n / (8 * max_threads()));
+    parallel_for(n, std::max<int64_t>(grain, 1), [&](int64_t b, int64_t e) {
+      cpu::Scratch& scratch = scratch_[omp_in_parallel() ? static_cast<size_t>(omp_get_thread_num()) : 0];
+      for (int64_t t = b; t < e; ++t) attend_(input, tasks[static_cast<size_t>(t)], scratch);
+    });
   }
   void attention_pattern(Mat<const float> q, const AttentionRun& run, const AttentionShape& shape,
                          Mat<float> pattern) override {
@@ -101,27 +153,78 @@ class CpuBackend final : public Backend {
                        Mat<float> z) override {
     ref_->attention_apply(pattern, run, shape, z);
   }
-  void log_sum_exp(Mat<const float> logits, std::span<float> out) override { ref_->log_sum_exp(logits, out); }
-  void argmax(Mat<const float> logits, std::span<int32_t> out) override { ref_->argmax(logits, out); }
+
+  void log_sum_exp(Mat<const float> logits, std::span<float> out) override {
+    SAIF_CHECK(static_cast<int64_t>(out.size()) == logits.rows(), "log_sum_exp: one output per row");
+    by_rows(logits.rows(), 4 * logits.cols(), [&](int64_t b, int64_t e) {
+      rows_.log_sum_exp(logits.rows_range(b, e), out.subspan(static_cast<size_t>(b), static_cast<size_t>(e - b)));
+    });
+  }
+  void argmax(Mat<const float> logits, std::span<int32_t> out) override {
+    SAIF_CHECK(static_cast<int64_t>(out.size()) == logits.rows(), "argmax: one output per row");
+    by_rows(logits.rows(), logits.cols(), [&](int64_t b, int64_t e) {
+      rows_.argmax(logits.rows_range(b, e), out.subspan(static_cast<size_t>(b), static_cast<size_t>(e - b)));
+    });
+  }
+
   void top_k(Mat<const float> x, int64_t k, bool positive_only, Mat<int32_t> out_index, Mat<float> out_value) override {
-    ref_->top_k(x, k, positive_only, out_index, out_value);
+    internal::check_top_k(x, k, out_index, out_value);
+    by_rows(x.rows(), 2 * x.cols(), [&](int64_t b, int64_t e) {
+      rows_.top_k(x.rows_range(b, e), positive_only, out_index.rows_range(b, e), out_value.rows_range(b, e));
+    });
   }
   void sparse_decode(std::span<const int64_t> offsets, std::span<const int32_t> indices, std::span<const float> values,
                      const WeightView& dictionary, Mat<float> y) override {
-    ref_->sparse_decode(offsets, indices, values, dictionary, y);
+    internal::check_weight(dictionary, "sparse_decode");
+    internal::check_sparse(offsets, indices, y.rows(), dictionary.out);
+    SAIF_CHECK(y.cols() == dictionary.in, "sparse_decode: columns of y");
+    by_entries(offsets, y.cols(), [&](int64_t r, size_t at, size_t n) {
+      sparse_.decode(indices.subspan(at, n), values.subspan(at, n), dictionary, y.row(r));
+    });
   }
   void sparse_dot(Mat<const float> x, std::span<const int64_t> offsets, std::span<const int32_t> indices,
                   const WeightView& dictionary, std::span<float> out) override {
-    ref_->sparse_dot(x, offsets, indices, dictionary, out);
+    internal::check_weight(dictionary, "sparse_dot");
+    internal::check_sparse(offsets, indices, x.rows(), dictionary.out);
+    SAIF_CHECK(x.cols() == dictionary.in, "sparse_dot: columns of x");
+    by_entries(offsets, x.cols(), [&](int64_t r, size_t at, size_t n) {
+      sparse_.dot(x.row(r), indices.subspan(at, n), dictionary, out.data() + at);
+    });
   }
   void sparse_outer(std::span<const int64_t> column_offsets, std::span<const int32_t> rows,
                     std::span<const float> values, Mat<const float> x, Mat<float> gradient) override {
-    ref_->sparse_outer(column_offsets, rows, values, x, gradient);
+    internal::check_sparse(column_offsets, rows, gradient.rows(), x.rows());
+    SAIF_CHECK(gradient.cols() == x.cols(), "sparse_outer: columns of the gradient");
+    by_entries(column_offsets, x.cols(), [&](int64_t j, size_t at, size_t n) {
+      sparse_.outer(rows.subspan(at, n), values.subspan(at, n), x, gradient.row(j));
+    });
   }
 
  private:
+  static constexpr int64_t kSerialWork = 1 << 15;  // elements touched below which waking threads costs more
+
+  template <class Body>
+  static void by_rows(int64_t rows, int64_t row_work, const Body& body) {
+    parallel_for(rows, std::max<int64_t>(1, kSerialWork / std::max<int64_t>(row_work, 1)), body);
+  }
+  // body(row, first entry, number of entries)
+  template <class Body>
+  static void by_entries(std::span<const int64_t> offsets, int64_t cols, const Body& body) {
+    const int64_t rows = static_cast<int64_t>(offsets.size()) - 1;
+    by_rows(rows, offsets.back() * cols / std::max<int64_t>(rows, 1) + 16, [&](int64_t b, int64_t e) {
+      for (int64_t r = b; r < e; ++r) {
+        const auto at = static_cast<size_t>(offsets[r]), n = static_cast<size_t>(offsets[r + 1]) - at;
+        if (n > 0) body(r, at, n);
+      }
+    });
+  }
+
   Isa isa_;
   cpu::Linear linear_;
+  const cpu::RowOps& rows_;
+  const cpu::SparseOps& sparse_;
+  cpu::AttendFunction attend_;
+  std::vector<cpu::Scratch> scratch_;  // one per thread
   std::unique_ptr<Backend> ref_ = make_ref_backend();
 };
 

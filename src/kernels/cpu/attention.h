@@ -1,0 +1,29 @@
+// Attention over a chain of KV segments. Scores of a query are put into one buffer by absolute position, whatever the
+// segments; the softmax sums 16 lanes by position mod 16; values are added in order of position. So neither the cut
+// of the chain nor the queries that share a tile change a bit.
+#pragma once
+
+#include <cstdint>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/isa.h"
+#include "kernels/cpu/linear.h"
+
+namespace saif::cpu {
+
+// Queries [first, first + count) of a run that share a kv head; query i is row i / group, head i % group of the group.
+struct AttentionTask {
+  const AttentionRun* run = nullptr;
+  int64_t kv_head = 0, first = 0, count = 0;
+};
+
+struct AttentionInput {
+  Mat<const float> q;
+  const AttentionShape& shape;
+  Mat<float> z;
+};
+
+using AttendFunction = void (*)(const AttentionInput& input, const AttentionTask& task, Scratch& scratch);
+AttendFunction attend(Isa isa);
+
+}  // namespace saif::cpu
