@@ -15,3 +15,6 @@ target_link_libraries(saif_text PRIVATE "${SAIF_CLD2}")
 find_package(hwy REQUIRED)
 target_link_libraries(saif_kernels PRIVATE hwy::hwy)
 target_compile_options(saif_kernels PRIVATE -ffp-contract=off)
+# oneDNN, the yardstick of bench/kernels.cc, behind src/kernels/cpu/onednn.cc.
+find_package(dnnl REQUIRED)
+target_link_libraries(saif_kernels PRIVATE DNNL::dnnl)
