@@ -1,0 +1,106 @@
+// The acceptance check: is this SAE, as loaded, one of this model at this site?
+#include <cctype>
+#include <cstdio>
+
+#include "sae/acceptance_text.h"
+#include "sae/activations.h"
+#include "sae/fit.h"
+#include "saif/sae.h"
+
+namespace saif {
+namespace {
+
+constexpr double kMaxFvu = 0.5;
+constexpr double kMaxL0Ratio = 2.0;
+
+std::string number(double value) {
+  char text[32];
+  std::snprintf(text, sizeof text, "%.3g", value);
+  return text;
+}
+
+// Lower-case letters and digits of the last part of a path or hub name.
+std::string plain_name(const std::string& name) {
+  std::string out;
+  for (const char c : name.substr(name.find_last_of('/') + 1)) {
+    if (std::isalnum(static_cast<unsigned char>(c)) != 0)
+      out += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  }
+  return out;
+}
+
+std::vector<std::vector<int32_t>> acceptance_documents(const Engine& engine) {
+  const Tokenizer& tokenizer = engine.tokenizer();
+  std::vector<std::vector<int32_t>> documents;
+  for (const std::string_view text : acceptance_texts()) documents.push_back(tokenizer.encode(text, {}));
+  if (tokenizer.has_chat_template()) {
+    const std::vector<Message> chat = {{"user", "How does a battery store energy?"},
+                                       {"assistant", std::string(acceptance_texts()[1])},
+                                       {"user", "Thank you. And how is bread made?"},
+                                       {"assistant", std::string(acceptance_texts()[3])}};
+    documents.push_back(encode_chat(tokenizer, chat, false));
+  }
+  const auto context = static_cast<size_t>(engine.model().architecture().context);
+  for (std::vector<int32_t>& document : documents) document.resize(std::min(document.size(), context));
+  return documents;
+}
+
+void enforce(const Sae& sae, const SaeFidelity& fidelity, const Site& site) {
+  const std::string who = "SAE " + sae.path() + " at " + site.name() + ": ";
+  const std::string advice = "; the file is read wrongly, or belongs to another model or site (override to go on)";
+  const std::optional<double>& published = sae.config().published_l0;
+  if (published && *published > 0 &&
+      (fidelity.l0 > kMaxL0Ratio * *published || fidelity.l0 * kMaxL0Ratio < *published)) {
+    throw Error(Errc::kRefused, who + "L0 is " + number(fidelity.l0) + " on ordinary text; expected about " +
+                                    number(*published) + " as published" + advice);
+  }
+  if (!(fidelity.fvu <= kMaxFvu)) {
+    throw Error(Errc::kRefused, who + "the reconstruction leaves FVU " + number(fidelity.fvu) +
+                                    " on ordinary text; expected at most " + number(kMaxFvu) + advice);
+  }
+}
+
+}  // namespace
+
+bool same_model_name(const std::string& a, const std::string& b) {
+  const std::string x = plain_name(a), y = plain_name(b);
+  return x.find(y) != std::string::npos || y.find(x) != std::string::npos;
+}
+
+Site require_fit(const Sae& sae, const Engine& engine, const std::string& site_override, bool check_model) {
+  const SaeConfig& config = sae.config();
+  const Architecture& architecture = engine.model().architecture();
+  const std::string& name = site_override.empty() ? config.site : site_override;
+  if (name.empty()) {
+    throw Error(
+        Errc::kMismatch,
+        "SAE " + sae.path() + " does not say at which site it reads; name one, for instance blocks.24.hook_resid_post");
+  }
+  Site site;
+  try {
+    site = Site::parse(name, static_cast<int>(architecture.n_layers));
+  } catch (const Error& error) {
+    throw Error(Errc::kMismatch, "SAE " + sae.path() + " and model " + engine.model().name() + ": " + error.what());
+  }
+  if (architecture.width(site) != config.d_in) {
+    throw Error(Errc::kMismatch, "SAE " + sae.path() + " reads width " + std::to_string(config.d_in) + ", but " + name +
+                                     " of model " + engine.model().name() + " has width " +
+                                     std::to_string(architecture.width(site)) + "; use an SAE of this model");
+  }
+  if (check_model && !config.model.empty() && !same_model_name(config.model, engine.model().name())) {
+    throw Error(Errc::kMismatch, "SAE " + sae.path() + " was trained on model " + config.model + ", but the model is " +
+                                     engine.model().name() + "; use an SAE of this model (override to go on)");
+  }
+  return site;
+}
+
+SaeFidelity check_sae(const Sae& sae, Engine& engine, const AcceptanceOptions& options, const Control& control) {
+  const Site site = require_fit(sae, engine, options.site, options.enforce);
+  const std::vector<std::vector<int32_t>> documents = acceptance_documents(engine);
+  const Tensor rows = collect_activations(engine, documents, site, 1, 1 << 20, control);
+  const SaeFidelity fidelity = measure_fidelity(sae, rows.f32());
+  if (options.enforce) enforce(sae, fidelity, site);
+  return fidelity;
+}
+
+}  // namespace saif

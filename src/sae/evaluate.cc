@@ -1,0 +1,91 @@
+// What an SAE's reconstruction costs the model.
+#include <algorithm>
+#include <cmath>
+
+#include "sae/activations.h"
+#include "sae/fit.h"
+#include "saif/sae.h"
+
+namespace saif {
+namespace {
+
+constexpr int64_t kFidelityTokens = 131072;  // rows that the fidelity is measured on, at most
+
+// Scoring with one given token counts steps from it: step 0 is a document's first token, which stays as it is. Its
+// norm is out of all proportion in most models, and SAEs are not trained on it.
+bool is_first(int64_t step) { return step == 0; }
+
+class ReconstructionEdit final : public RowEdit {
+ public:
+  explicit ReconstructionEdit(const Sae& sae) : sae_(sae) {}
+
+  void apply(Mat<float> h, std::span<const int64_t> steps) const override {
+    std::vector<int64_t> rows;
+    for (int64_t r = 0; r < h.rows(); ++r) {
+      if (!is_first(steps[static_cast<size_t>(r)])) rows.push_back(r);
+    }
+    if (rows.empty()) return;
+    Tensor x(DType::kF32, {static_cast<int64_t>(rows.size()), h.cols()});
+    for (size_t i = 0; i < rows.size(); ++i)
+      std::copy_n(h.row(rows[i]), h.cols(), x.f32().row(static_cast<int64_t>(i)));
+    const Tensor y = sae_.decode(sae_.encode(x.f32()), x.f32());
+    for (size_t i = 0; i < rows.size(); ++i)
+      std::copy_n(y.f32().row(static_cast<int64_t>(i)), h.cols(), h.row(rows[i]));
+  }
+
+ private:
+  const Sae& sae_;
+};
+
+class ZeroEdit final : public RowEdit {
+ public:
+  void apply(Mat<float> h, std::span<const int64_t> steps) const override {
+    for (int64_t r = 0; r < h.rows(); ++r) {
+      if (!is_first(steps[static_cast<size_t>(r)])) std::fill_n(h.row(r), h.cols(), 0.0f);
+    }
+  }
+};
+
+// Nats per token over all documents.
+double cross_entropy(Engine& engine, std::span<const Engine::ScoreRequest> requests, std::span<const AppliedEdit> edits,
+                     const Control& control) {
+  double sum = 0;
+  int64_t tokens = 0;
+  for (const Engine::Score& score : engine.score(requests, edits, control)) {
+    sum += score.log_probability;
+    tokens += score.tokens;
+  }
+  return tokens > 0 ? -sum / static_cast<double>(tokens) : 0.0;
+}
+
+}  // namespace
+
+SaeEvaluation evaluate_sae(const Sae& sae, Engine& engine, std::span<const std::vector<int32_t>> documents,
+                           const Control& control) {
+  const Site site = require_fit(sae, engine, "", false);
+  std::vector<std::vector<int32_t>> usable;
+  const auto context = static_cast<size_t>(engine.model().architecture().context);
+  for (const std::vector<int32_t>& document : documents) {
+    if (document.size() < 2) continue;  // nothing to predict
+    usable.emplace_back(document.begin(), document.begin() + static_cast<int64_t>(std::min(context, document.size())));
+  }
+  if (usable.empty()) {
+    throw Error(Errc::kInvalidArgument, "SAE evaluation: none of the " + std::to_string(documents.size()) +
+                                            " documents has two tokens; expected text to predict");
+  }
+  SaeEvaluation out;
+  const Tensor rows = collect_activations(engine, usable, site, 1, kFidelityTokens, control);
+  out.fidelity = measure_fidelity(sae, rows.f32());
+  std::vector<Engine::ScoreRequest> requests;
+  for (std::vector<int32_t>& document : usable) requests.push_back({std::move(document), 1});
+  const AppliedEdit spliced{site, EditPositions::kAll, std::make_shared<ReconstructionEdit>(sae)};
+  const AppliedEdit zeroed{site, EditPositions::kAll, std::make_shared<ZeroEdit>()};
+  out.ce_clean = cross_entropy(engine, requests, {}, control);
+  out.ce_sae = cross_entropy(engine, requests, {&spliced, 1}, control);
+  out.ce_zero = cross_entropy(engine, requests, {&zeroed, 1}, control);
+  const double range = out.ce_zero - out.ce_clean;
+  out.loss_recovered = range != 0 ? (out.ce_zero - out.ce_sae) / range : NAN;
+  return out;
+}
+
+}  // namespace saif
