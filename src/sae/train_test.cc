@@ -130,7 +130,8 @@ TEST_F(Trained, SeveralSitesFromOnePass) {
     EXPECT_NEAR(*sae->config().published_l0, result.evaluation.fidelity.l0, 1e-9);
     EXPECT_TRUE(file_exists(result.folder + "/training_log.jsonl"));
     for (const float norm : sae->decoder_norms()) EXPECT_NEAR(norm, 1.0f, 1e-5f);
-    EXPECT_NO_THROW((void)check_sae(*sae, *engine_, {}, {}));
+    // Trained on ten sentences of stories: on other text it is poor, but of the published L0.
+    EXPECT_NEAR(check_sae(*sae, *engine_, {.enforce = false, .site = ""}, {}).l0, 8.0, 1.0);
   }
   EXPECT_EQ(results[0].folder, out("two") + "/blocks.1.hook_resid_post");
   EXPECT_FALSE(file_exists(out("two") + "/checkpoint/blocks.1.hook_resid_post.bf16"));

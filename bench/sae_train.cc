@@ -1,0 +1,33 @@
+// Training steps per second of a top-k SAE on random activations: tokens/s (docs/sae_training.md).
+#include <benchmark/benchmark.h>
+
+#include "base/rng.h"
+#include "saif/sae.h"
+
+namespace saif {
+namespace {
+
+// Arguments: d_in, d_sae, k, batch.
+void sae_train_step(benchmark::State& state) {
+  SaeTrainOptions options;
+  options.d_sae = state.range(1);
+  options.k = state.range(2);
+  options.batch = state.range(3);
+  const int64_t d_in = state.range(0);
+  Tensor x(DType::kF32, {options.batch, d_in});
+  Rng rng(1);
+  for (int64_t i = 0; i < x.elements(); ++i) x.as<float>()[i] = static_cast<float>(rng.normal());
+  SaeTrainer trainer(d_in, options, 1000, x.f32());
+  trainer.step(x.f32());
+  for (auto _ : state) trainer.step(x.f32());
+  state.counters["tokens/s"] =
+      benchmark::Counter(static_cast<double>(state.iterations() * options.batch), benchmark::Counter::kIsRate);
+}
+BENCHMARK(sae_train_step)
+    ->Args({576, 16384, 64, 4096})
+    ->Args({576, 4608, 32, 4096})
+    ->UseRealTime()
+    ->Unit(benchmark::kMillisecond);
+
+}  // namespace
+}  // namespace saif
