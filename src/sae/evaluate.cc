@@ -77,6 +77,7 @@ SaeEvaluation evaluate_sae(const Sae& sae, Engine& engine, std::span<const std::
   const Tensor rows = collect_activations(engine, usable, site, 1, kFidelityTokens, control);
   out.fidelity = measure_fidelity(sae, rows.f32());
   std::vector<Engine::ScoreRequest> requests;
+  requests.reserve(usable.size());
   for (std::vector<int32_t>& document : usable) requests.push_back({std::move(document), 1});
   const AppliedEdit spliced{site, EditPositions::kAll, std::make_shared<ReconstructionEdit>(sae)};
   const AppliedEdit zeroed{site, EditPositions::kAll, std::make_shared<ZeroEdit>()};

@@ -79,6 +79,7 @@ void write_sae_lens(const std::string& folder, const SaeConfig& config, const Sa
   converted.emplace_back("b_enc", convert(tensors.b_enc.view(), dtype));
   if (!tensors.threshold.empty()) converted.emplace_back("threshold", convert(tensors.threshold.view(), dtype));
   std::vector<NamedTensor> named;
+  named.reserve(converted.size());
   for (const auto& [name, tensor] : converted) named.push_back({name, tensor.view()});
   write_safetensors(folder + "/sae_weights.safetensors", named);
   write_json_file(config_file, config_json(config, dtype));
