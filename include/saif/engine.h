@@ -67,6 +67,7 @@ struct GenerateRequest {
   int64_t stream = -1;  // number of the random stream; -1: the request's index in the call
 };
 
+// Under the raw logits: before repetition penalty, temperature and filters.
 struct TokenLogprobs {
   float chosen = 0;                            // log-probability of the generated token
   std::vector<std::pair<int32_t, float>> top;  // the K likeliest, descending
@@ -101,8 +102,10 @@ class Engine {
 
   // Generates for all requests: shared prefixes are computed once, finished rows are replaced at once. Throws
   // kInvalidArgument for an empty prompt, one that leaves no room in the context, an id outside the vocabulary;
-  // kRefused when a request's edits touched no row. on_token (may be empty): (request, token, text that became
-  // certain).
+  // kNotFound for an edit at a site that the model does not have, kRefused when one of a request's edits touched no row
+  // or made the logits infinite, kInterrupted when a stop was requested (finished results went to on_done).
+  // on_token (may be empty): (request, token, text that became certain); an end token appears only if text that could
+  // have begun a stop string was held back until then. Requests are worked on in the order of the trie.
   using OnToken = std::function<void(size_t request, int32_t id, const std::string& text)>;
   using OnDone = std::function<void(size_t request, const GenerateResult& result)>;
   std::vector<GenerateResult> generate(std::span<const GenerateRequest> requests, const Control& control,
@@ -111,7 +114,8 @@ class Engine {
   // Runs prompts and lets an observer see them. `last_only`: only each prompt's last token is wanted (early exit after
   // the deepest wanted site; rows of other tokens stop as soon as they can). Without it every token of every prompt is
   // observed, but a shared prefix once: see `shared`.
-  // Rows are reported with RowInfo::sequence = the first prompt that owns the row.
+  // Rows are reported with RowInfo::sequence = the first prompt that owns the row; with last_only, the first prompt
+  // that ends there. Edits: kGenerated and kLast are the prompt's last token; kRefused when none touched a row.
   struct ObserveOptions {
     bool last_only = true;
     bool share_prefixes = true;  // false: every prompt alone, each of its rows reported
@@ -132,7 +136,8 @@ class Engine {
                   const Control& control);
 
   // Sum of log-probabilities and count of the tokens after the first `context` ones of each sequence (for perplexity of
-  // answers, loss of texts). edits apply to every row when positions is kAll.
+  // answers, loss of texts). edits apply to every row when positions is kAll; steps are counted from the last given
+  // token, which with the scored ones is what kGenerated means.
   struct Score {
     double log_probability = 0;
     int64_t tokens = 0;

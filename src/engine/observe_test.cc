@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <map>
 
-#include "engine/test_support.h"
+#include "support/engine_fixtures.h"
 
 namespace saif {
 namespace {

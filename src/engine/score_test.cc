@@ -2,7 +2,7 @@
 
 #include <cmath>
 
-#include "engine/test_support.h"
+#include "support/engine_fixtures.h"
 
 namespace saif {
 namespace {
