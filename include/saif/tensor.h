@@ -4,10 +4,12 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <span>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "saif/error.h"
@@ -106,5 +108,21 @@ uint16_t f32_to_f16(float v);
 Tensor to_f32(const TensorView& view);
 // A copy in another floating-point type.
 Tensor convert(const TensorView& view, DType dtype);
+
+// Files of named tensors (safetensors): what captures, latents and vectors are written to.
+// -----------------------------
+
+struct NamedTensor {
+  std::string name;
+  TensorView view;
+};
+
+// Writes beside and renames into place. The same tensors and metadata give the same bytes in whatever order they come.
+// Throws kInvalidArgument on a duplicate or reserved name, kIo when the file cannot be written.
+void write_tensor_file(const std::string& path, std::span<const NamedTensor> tensors,
+                       const std::map<std::string, std::string>& metadata = {});
+
+// Every tensor of a file, copied, in the file's order. Throws Error naming file and tensor.
+std::vector<std::pair<std::string, Tensor>> read_tensor_file(const std::string& path);
 
 }  // namespace saif

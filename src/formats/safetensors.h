@@ -69,11 +69,6 @@ class SafetensorsFolder {
   std::shared_ptr<const State> state_;
 };
 
-struct NamedTensor {
-  std::string name;
-  TensorView view;
-};
-
 // Writes beside and renames into place. The same tensors and metadata give the same bytes in whatever order they come:
 // sorted by alignment (widest first), then name. Header and every tensor are 8-byte aligned where the format, which
 // allows no holes, permits it: after the wide types always. Throws kInvalidArgument on a duplicate or reserved name.

@@ -1,0 +1,200 @@
+#include "app.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <charconv>
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <fstream>
+
+#include "saif/text.h"
+
+namespace saif::cli {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// A bar on a terminal; elsewhere a line at the start of a stage and one every ten seconds.
+class ProgressPrinter {
+ public:
+  void operator()(const Progress& p) {
+    const auto now = Clock::now();
+    const bool new_stage = p.stage != stage_;
+    const bool finished = p.total > 0 && p.done >= p.total;
+    if (!new_stage && !finished &&
+        now - last_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(10))) {
+      return;
+    }
+    if (new_stage && terminal_ && drawn_) std::fputc('\n', stderr);
+    last_ = now;
+    stage_ = p.stage;
+    std::string line = p.stage;
+    if (p.total > 0) line += " " + std::to_string(p.done) + "/" + std::to_string(p.total);
+    if (!p.note.empty()) line += "  " + p.note;
+    if (terminal_) {
+      std::fprintf(stderr, "\r\033[K%s%s", line.c_str(), finished ? "\n" : "");
+      drawn_ = !finished;
+    } else {
+      std::fprintf(stderr, "%s\n", line.c_str());
+    }
+    std::fflush(stderr);
+  }
+  void clear() {
+    if (drawn_) std::fputs("\r\033[K", stderr);
+    drawn_ = false;
+  }
+
+ private:
+  bool terminal_ = ::isatty(STDERR_FILENO) != 0;
+  bool drawn_ = false;
+  std::string stage_;
+  Clock::time_point last_{};
+};
+
+ProgressPrinter& printer() {
+  static ProgressPrinter instance;
+  return instance;
+}
+
+bool is_numeric(const std::string& cell) {
+  return !cell.empty() && cell.find_first_not_of("0123456789.-+%x ") == std::string::npos;
+}
+
+// Code points, near enough to columns for the scripts we print.
+size_t width_of(const std::string& text) {
+  return static_cast<size_t>(
+      std::count_if(text.begin(), text.end(), [](char c) { return (static_cast<unsigned char>(c) & 0xC0) != 0x80; }));
+}
+
+}  // namespace
+
+std::string FlagVisitor::flag(std::string name) {
+  std::replace(name.begin(), name.end(), '_', '-');
+  return "--" + name;
+}
+
+bool FlagVisitor::skipped(const std::string& name) const {
+  return std::find(skip_.begin(), skip_.end(), name) != skip_.end();
+}
+
+CLI::App* add_verb(CLI::App& root, Context& context, const std::string& name, const std::string& description) {
+  CLI::App* verb = root.add_subcommand(name, description);
+  verb->add_flag("--json", context.json, "print JSON on stdout");
+  verb->add_flag("--quiet", context.quiet, "no talk and no progress on stderr");
+  verb->add_option("--threads", context.threads, "threads; 0 is all cores")->capture_default_str();
+  return verb;
+}
+
+void add_dtype_flag(CLI::App* verb, std::string& dtype) {
+  verb->add_option("--dtype", dtype, "auto, bf16 or f32: the type the model runs in")->capture_default_str();
+}
+
+Loaded load_engine(const std::string& model, const std::string& dtype) {
+  Loaded out;
+  LoadOptions options;
+  options.dtype = dtype;
+  out.model = Model::load(model, options);
+  out.tokenizer = Tokenizer::load(out.model->path());
+  out.engine = std::make_unique<Engine>(out.model, out.tokenizer);
+  return out;
+}
+
+void install_progress(Context& context) {
+  context.control.on_progress = [&context](const Progress& p) {
+    if (!context.quiet) printer()(p);
+  };
+}
+
+void say(const Context& context, const std::string& line) {
+  if (context.quiet) return;
+  printer().clear();
+  std::fprintf(stderr, "%s\n", line.c_str());
+}
+
+void print_line(const std::string& line) {
+  printer().clear();
+  if (std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fputc('\n', stdout) == EOF ||
+      std::fflush(stdout) != 0) {
+    throw Error(Errc::kIo, std::string("standard output cannot be written: ") + std::strerror(errno));
+  }
+}
+
+void print_json(const Json& json) { print_line(json.dump()); }
+
+std::string format_number(double value, int decimals) {
+  char buffer[64];
+  std::snprintf(buffer, sizeof buffer, "%.*f", decimals, value);
+  return buffer;
+}
+
+std::string format_table(const std::vector<std::vector<std::string>>& rows) {
+  std::vector<size_t> widths;
+  for (const auto& row : rows) {
+    widths.resize(std::max(widths.size(), row.size()));
+    for (size_t c = 0; c < row.size(); ++c) widths[c] = std::max(widths[c], width_of(row[c]));
+  }
+  std::string out;
+  for (size_t r = 0; r < rows.size(); ++r) {
+    std::string line;
+    for (size_t c = 0; c < rows[r].size(); ++c) {
+      const std::string& cell = rows[r][c];
+      const std::string pad(widths[c] - width_of(cell), ' ');
+      const bool right = c > 0 && (is_numeric(cell) || (r == 0 && rows.size() > 1 && is_numeric(rows[1][c])));
+      line += (c ? "  " : "") + (right ? pad + cell : cell + pad);
+    }
+    out += line.substr(0, line.find_last_not_of(' ') + 1) + (r + 1 < rows.size() ? "\n" : "");
+  }
+  return out;
+}
+
+std::vector<std::string> read_prompts(const std::string& path) {
+  std::ifstream in(path, std::ios::binary);
+  if (!in) throw Error(Errc::kNotFound, path + ": cannot open: " + std::strerror(errno));
+  const bool jsonl = path.ends_with(".jsonl");
+  std::vector<std::string> prompts;
+  std::string line;
+  for (int number = 1; std::getline(in, line); ++number) {
+    if (!jsonl) {
+      prompts.push_back(line);
+      continue;
+    }
+    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
+    const std::string where = path + ":" + std::to_string(number);
+    Result<Json> json = parse_json(line);
+    if (!json) throw Error(json.error().code(), where + ": " + json.error().what());
+    const Json* text = nullptr;
+    if (json.value().is_object()) {
+      text = json.value().find("prompt");
+      if (!text) text = json.value().find("text");
+    } else if (json.value().is_string()) {
+      text = &json.value();
+    }
+    if (!text || !text->is_string()) {
+      throw Error(Errc::kBadFormat, where + ": expected an object with a string \"prompt\" or \"text\"");
+    }
+    prompts.push_back(text->as_string());
+  }
+  if (in.bad()) throw Error(Errc::kIo, path + ": cannot read");
+  return prompts;
+}
+
+std::vector<int32_t> parse_ids(const std::string& text) {
+  std::vector<int32_t> ids;
+  size_t begin = 0;
+  while (begin <= text.size()) {
+    const size_t end = std::min(text.find(',', begin), text.size());
+    int32_t id = 0;
+    const auto [rest, ec] = std::from_chars(text.data() + begin, text.data() + end, id);
+    if (ec != std::errc() || rest != text.data() + end) {
+      throw UsageError("--ids: \"" + text.substr(begin, end - begin) + "\" is not a token id; expected 1,2,3");
+    }
+    ids.push_back(id);
+    begin = end + 1;
+  }
+  return ids;
+}
+
+}  // namespace saif::cli

@@ -1,0 +1,70 @@
+#include "saif/tensor.h"
+#include "verbs.h"
+
+namespace saif::cli {
+namespace {
+
+struct Options {
+  std::string model, ids, file, out, positions = "all", dtype = "auto";
+  std::vector<std::string> prompts, sites;
+  bool no_special = false;
+};
+
+std::vector<std::vector<int32_t>> gather(const Options& o, const Tokenizer& tokenizer) {
+  std::vector<std::vector<int32_t>> prompts;
+  if (!o.ids.empty()) prompts.push_back(parse_ids(o.ids));
+  std::vector<std::string> texts = o.prompts;
+  if (!o.file.empty()) {
+    for (std::string& text : read_prompts(o.file)) texts.push_back(std::move(text));
+  }
+  for (const std::string& text : texts) prompts.push_back(tokenizer.encode(text, {.add_special = !o.no_special}));
+  if (prompts.empty()) throw UsageError("capture: give a prompt with -p, --file or --ids");
+  return prompts;
+}
+
+void capture(const Context& context, const Options& o) {
+  if (o.positions != "all" && o.positions != "last") {
+    throw UsageError("--positions is \"" + o.positions + "\"; expected all or last");
+  }
+  const Loaded loaded = load_engine(o.model, o.dtype);
+  const int n_layers = static_cast<int>(loaded.model->architecture().n_layers);
+  std::vector<Site> sites;
+  for (const std::string& name : o.sites) sites.push_back(Site::parse(name, n_layers));
+  const auto prompts = gather(o, *loaded.tokenizer);
+  const Engine::Capture captured = loaded.engine->capture(prompts, sites, o.positions == "last", context.control);
+
+  std::vector<NamedTensor> tensors;
+  Json shapes = Json::object();
+  for (const auto& [name, tensor] : captured.sites) {
+    tensors.push_back({name, tensor.view()});
+    shapes[name] = Json(tensor.shape());
+  }
+  tensors.push_back(
+      {"row_offsets", {DType::kI64, {static_cast<int64_t>(captured.row_offsets.size())}, captured.row_offsets.data()}});
+  write_tensor_file(o.out, tensors, {{"saif.model", loaded.model->name()}, {"saif.dtype", loaded.model->dtype()}});
+  if (context.json) return print_json(Json::object({{"tensors", shapes}}));
+  std::vector<std::vector<std::string>> rows = {{"site", "shape"}};
+  for (const auto& [name, shape] : shapes.members()) rows.push_back({name, shape.dump()});
+  print_line(format_table(rows));
+}
+
+}  // namespace
+
+void add_capture(CLI::App& root, Context& context) {
+  auto o = std::make_shared<Options>();
+  CLI::App* verb = add_verb(root, context, "capture", "Activations at named sites, into a safetensors file");
+  verb->add_option("model", o->model, "folder, .gguf file or short name")->required();
+  verb->add_option("-p,--prompt", o->prompts, "a text; may be repeated");
+  verb->add_option("--file", o->file, "a text per line, or JSON lines with \"prompt\" or \"text\"");
+  verb->add_option("--ids", o->ids, "token ids: 1,2,3");
+  verb->add_option("--site", o->sites, "blocks.24.hook_resid_post, logits, ...; several allowed")
+      ->required()
+      ->delimiter(',');
+  verb->add_option("--positions", o->positions, "all tokens or each text's last")->capture_default_str();
+  verb->add_option("--out", o->out, "the safetensors file to write")->required();
+  verb->add_flag("--no-special", o->no_special, "add no BOS or other special tokens");
+  add_dtype_flag(verb, o->dtype);
+  verb->callback([o, &context] { capture(context, *o); });
+}
+
+}  // namespace saif::cli

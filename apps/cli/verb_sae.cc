@@ -1,0 +1,188 @@
+#include <algorithm>
+
+#include "saif/sae.h"
+#include "saif/tensor.h"
+#include "verbs.h"
+
+namespace saif::cli {
+namespace {
+
+// --- encode
+
+struct EncodeOptions {
+  std::string sae, in, out, tensor = "x";
+  bool dense = false, no_check = false;
+};
+
+Tensor find_input(const EncodeOptions& o, int64_t d_in) {
+  std::string names;
+  for (auto& [name, tensor] : read_tensor_file(o.in)) {
+    names += " " + name;
+    if (name != o.tensor) continue;
+    if (tensor.shape().size() != 2 || tensor.shape()[1] != d_in) {
+      throw Error(Errc::kMismatch, o.in + ": tensor \"" + name + "\" is " + tensor.view().shape_text() +
+                                       "; this SAE reads [n, " + std::to_string(d_in) + "]");
+    }
+    return to_f32(tensor.view());
+  }
+  throw Error(Errc::kNotFound, o.in + ": no tensor \"" + o.tensor + "\"; it holds" + names + " (choose with --tensor)");
+}
+
+Tensor densify(const SparseLatents& latents, int64_t d_sae) {
+  Tensor dense = Tensor::zeros(DType::kF32, {latents.rows(), d_sae});
+  for (int64_t r = 0; r < latents.rows(); ++r) {
+    for (int64_t i = latents.row_offsets[static_cast<size_t>(r)]; i < latents.row_offsets[static_cast<size_t>(r) + 1];
+         ++i) {
+      dense.f32()(r, latents.indices[static_cast<size_t>(i)]) = latents.values[static_cast<size_t>(i)];
+    }
+  }
+  return dense;
+}
+
+void encode(const Context& context, const EncodeOptions& o) {
+  const auto sae = Sae::load(o.sae);
+  const Tensor x = find_input(o, sae->config().d_in);
+  const SaeFidelity fidelity = measure_fidelity(*sae, x.f32());
+  const SparseLatents latents = sae->encode(x.f32());
+  const Tensor recon = sae->decode(latents, x.f32());
+  const auto entries = static_cast<int64_t>(latents.indices.size());
+  std::vector<NamedTensor> tensors = {{"indices", {DType::kI32, {entries}, latents.indices.data()}},
+                                      {"values", {DType::kF32, {entries}, latents.values.data()}},
+                                      {"row_offsets", {DType::kI64, {latents.rows() + 1}, latents.row_offsets.data()}},
+                                      {"recon", recon.view()}};
+  Tensor dense;
+  if (o.dense) {
+    dense = densify(latents, sae->config().d_sae);
+    tensors.push_back({"latents", dense.view()});
+  }
+  write_tensor_file(o.out, tensors);
+  if (!o.no_check && fidelity.fvu > 0.5) {
+    say(context, "note: FVU is " + format_number(fidelity.fvu, 2) + " on this input; is it from the SAE's site?");
+  }
+  if (context.json) return print_json(Json::object({{"l0", fidelity.l0}, {"fvu", fidelity.fvu}}));
+  print_line("L0 " + format_number(fidelity.l0, 2) + "  FVU " + format_number(fidelity.fvu, 4));
+}
+
+void add_encode(CLI::App& sae, Context& context) {
+  auto o = std::make_shared<EncodeOptions>();
+  CLI::App* verb = add_verb(sae, context, "encode", "Latents and reconstruction of activations in a file");
+  verb->add_option("sae", o->sae, "SAE folder or file")->required();
+  verb->add_option("--in", o->in, "safetensors with the activations [n, d_in]")->required();
+  verb->add_option("--out", o->out, "safetensors to write: indices, values, row_offsets, recon")->required();
+  verb->add_option("--tensor", o->tensor, "name of the activations")->capture_default_str();
+  verb->add_flag("--dense", o->dense, "also write latents [n, d_sae]");
+  verb->add_flag("--no-check", o->no_check, "skip the acceptance check");
+  verb->callback([o, &context] { encode(context, *o); });
+}
+
+// --- documents of train and eval
+
+struct CorpusOptions {
+  std::string model = "smollm2", corpus, dtype = "auto";
+  int64_t documents = 0;
+};
+
+std::vector<std::vector<int32_t>> read_documents(const CorpusOptions& o, const Tokenizer& tokenizer, int64_t context) {
+  std::vector<std::vector<int32_t>> documents;
+  for (const std::string& text : read_prompts(o.corpus)) {
+    // Documents are the model's own transcripts: chat markers in them are markers.
+    std::vector<int32_t> ids = tokenizer.encode(text, {.add_special = true, .parse_special = true});
+    if (static_cast<int64_t>(ids.size()) > context) ids.resize(static_cast<size_t>(context));
+    if (ids.size() >= 2) documents.push_back(std::move(ids));
+    if (o.documents > 0 && static_cast<int64_t>(documents.size()) >= o.documents) break;
+  }
+  if (documents.empty()) throw Error(Errc::kInvalidArgument, o.corpus + ": holds no document of two tokens or more");
+  return documents;
+}
+
+void add_corpus_flags(CLI::App* verb, CorpusOptions& o) {
+  verb->add_option("--model", o.model, "folder, .gguf file or short name")->capture_default_str();
+  verb->add_option("--corpus", o.corpus, "a document per line, or JSON lines with \"text\"")->required();
+  verb->add_option("--documents", o.documents, "use the first N documents; 0 is all")->capture_default_str();
+  add_dtype_flag(verb, o.dtype);
+}
+
+// --- train
+
+struct TrainArguments {
+  CorpusOptions corpus;
+  std::vector<std::string> sites;
+  std::string out;
+  SaeTrainOptions train;
+};
+
+void train(const Context& context, const TrainArguments& o) {
+  const Loaded loaded = load_engine(o.corpus.model, o.corpus.dtype);
+  std::vector<Site> sites;
+  for (const std::string& name : o.sites) {
+    sites.push_back(Site::parse(name, static_cast<int>(loaded.model->architecture().n_layers)));
+  }
+  const auto documents = read_documents(o.corpus, *loaded.tokenizer, o.train.context);
+  const auto results = train_saes(*loaded.engine, sites, documents, o.train, o.out, context.control);
+  for (size_t i = 0; i < results.size(); ++i) {
+    if (context.json) {
+      Json line = Json::object({{"site", o.sites[i]}, {"folder", results[i].folder}});
+      const Json numbers = results[i].to_json();
+      for (const auto& [key, value] : numbers.members()) line[key] = value;
+      print_json(line);
+    } else {
+      const SaeEvaluation& e = results[i].evaluation;
+      print_line(o.sites[i] + ": L0 " + format_number(e.fidelity.l0, 1) + "  FVU " + format_number(e.fidelity.fvu, 4) +
+                 "  dead " + format_number(100 * e.fidelity.dead, 1) + "%  loss recovered " +
+                 format_number(e.loss_recovered, 3) + "  -> " + results[i].folder);
+    }
+  }
+}
+
+void add_train(CLI::App& sae, Context& context) {
+  auto o = std::make_shared<TrainArguments>();
+  CLI::App* verb = add_verb(sae, context, "train", "Train SAEs on a model's activations; started again it resumes");
+  add_corpus_flags(verb, o->corpus);
+  verb->add_option("--site", o->sites, "blocks.24.hook_resid_post; several from one pass")->required()->delimiter(',');
+  verb->add_option("--out", o->out, "folder to write")->required();
+  add_options(verb, o->train);
+  verb->callback([o, &context] { train(context, *o); });
+}
+
+// --- eval
+
+struct EvalArguments {
+  CorpusOptions corpus;
+  std::string sae;
+  int64_t context = 256;
+};
+
+void evaluate_verb(const Context& context, const EvalArguments& o) {
+  const auto sae = Sae::load(o.sae);
+  const Loaded loaded = load_engine(o.corpus.model, o.corpus.dtype);
+  const auto documents = read_documents(o.corpus, *loaded.tokenizer, o.context);
+  const SaeEvaluation evaluation = evaluate_sae(*sae, *loaded.engine, documents, context.control);
+  const Json json = evaluation.to_json();
+  if (context.json) return print_json(json);
+  std::vector<std::vector<std::string>> rows;
+  for (const auto& [key, value] : json.members()) {
+    rows.push_back({key, value.is_int() ? value.dump() : format_number(value.as_double(), 4)});
+  }
+  print_line(format_table(rows));
+}
+
+void add_eval_verb(CLI::App& sae, Context& context) {
+  auto o = std::make_shared<EvalArguments>();
+  CLI::App* verb = add_verb(sae, context, "eval", "Fidelity on held-out text, and what it costs the model");
+  verb->add_option("sae", o->sae, "SAE folder or file")->required();
+  add_corpus_flags(verb, o->corpus);
+  verb->add_option("--context", o->context, "tokens a document is cut to")->capture_default_str();
+  verb->callback([o, &context] { evaluate_verb(context, *o); });
+}
+
+}  // namespace
+
+void add_sae(CLI::App& root, Context& context) {
+  CLI::App* sae = root.add_subcommand("sae", "Encode with, train and evaluate sparse autoencoders");
+  sae->require_subcommand(1);
+  add_encode(*sae, context);
+  add_train(*sae, context);
+  add_eval_verb(*sae, context);
+}
+
+}  // namespace saif::cli
