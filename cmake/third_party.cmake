@@ -18,3 +18,6 @@ target_compile_options(saif_kernels PRIVATE -ffp-contract=off)
 # oneDNN, the yardstick of bench/kernels.cc, behind src/kernels/cpu/onednn.cc.
 find_package(dnnl REQUIRED)
 target_link_libraries(saif_kernels PRIVATE DNNL::dnnl)
+
+find_package(SQLite3 REQUIRED)
+target_link_libraries(saif_sweep PRIVATE SQLite::SQLite3)

@@ -12,15 +12,12 @@
 #include "saif/control.h"
 #include "saif/engine.h"
 #include "saif/sae.h"
+#include "saif/stats.h"
 #include "saif/task.h"
 #include "saif/vector.h"
 #include "saif/verify.h"
 
 namespace saif {
-
-struct Interval {
-  double lo = 0, hi = 1;
-};
 
 // --- discovery ------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,37 @@
+// Counts of latents over the three classes of prompts: with the instruction, without it, with an unrelated one.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "saif/study.h"
+
+namespace saif {
+
+// What a set of rows of one SparseLatents holds: for rows (content c, wording v) numbered c * wordings + v.
+struct PromptSet {
+  std::vector<int64_t> rows;  // row of the latents for each (content, wording)
+  int64_t wordings = 0;
+};
+
+// Sums over prompts of one latent; everything else follows from these.
+struct LatentSums {
+  int64_t pos = 0, neg = 0, unrelated = 0;  // prompts on which it is active
+  int64_t pairs = 0, unrelated_pairs = 0;   // active on x+ (unrelated) and not on the same content's x-
+  double sum = 0, sum_squares = 0;          // of a_j(x+)
+  double sum_neg = 0;                       // of a_j(x-)
+};
+
+struct Contrast {
+  int64_t n_pos = 0, n_neg = 0, n_unrelated = 0;
+  std::vector<LatentSums> sums;  // [d_sae]
+};
+Contrast contrast(const SparseLatents& latents, int64_t d_sae, const PromptSet& pos, const PromptSet& plain,
+                  const PromptSet& unrelated);
+
+// Mean over wordings of s_cj for each content c of some latents: [latents][contents], for the bootstrap.
+std::vector<std::vector<double>> pair_shares(const SparseLatents& latents, std::span<const int32_t> chosen,
+                                             const PromptSet& pos, const PromptSet& plain);
+
+}  // namespace saif

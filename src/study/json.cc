@@ -1,0 +1,138 @@
+// Study records as JSON and back: what --json prints and what the study folder stores.
+#include <algorithm>
+
+#include "saif/study.h"
+
+namespace saif {
+namespace {
+
+Json tokens_json(const std::vector<TokenWeight>& tokens) {
+  Json out = Json::array();
+  for (const TokenWeight& t : tokens) out.push_back(Json::object({{"token", t.token}, {"logit", t.logit}}));
+  return out;
+}
+
+std::vector<TokenWeight> tokens_from(const Json& json) {
+  std::vector<TokenWeight> out;
+  for (const Json& t : json.items()) out.push_back({t.at("token").as_string(), t.at("logit").as_double()});
+  return out;
+}
+
+Json interval_json(const Interval& i) { return Json(std::vector<double>{i.low, i.high}); }
+
+std::vector<float> floats_from(const Json& json) {
+  std::vector<float> out;
+  for (const Json& x : json.items()) out.push_back(static_cast<float>(x.as_double()));
+  return out;
+}
+
+// Visits the numbers of a LatentStats under their names, const or not.
+template <typename Stats, typename Visit>
+void numbers(Stats& s, const Visit& visit) {
+  visit("sensitivity", s.sensitivity);
+  visit("rate_pos", s.rate_pos);
+  visit("rate_neg", s.rate_neg);
+  visit("rate_unrelated", s.rate_unrelated);
+  visit("sensitivity_unrelated", s.sensitivity_unrelated);
+  visit("specificity", s.specificity);
+  visit("mean", s.mean);
+  visit("std", s.std);
+  visit("mean_active", s.mean_active);
+  visit("std_active", s.std_active);
+  visit("mean_neg", s.mean_neg);
+  visit("density", s.density);
+  visit("score", s.score);
+  visit("q_value", s.q_value);
+}
+
+}  // namespace
+
+Json LatentStats::to_json() const {
+  Json out = Json::object({{"index", index}});
+  numbers(*this, [&](const char* name, double value) { out[name] = value; });
+  out["ci"] = interval_json(ci);
+  out["flags"] = Json(flags);
+  out["top"] = tokens_json(top);
+  out["bottom"] = tokens_json(bottom);
+  return out;
+}
+
+LatentStats LatentStats::from_json(const Json& json) {
+  LatentStats out;
+  out.index = static_cast<int32_t>(json.at("index").as_int());
+  numbers(out, [&](const char* name, double& value) { value = json.at(name).as_double(); });
+  out.ci = {json.at("ci")[0].as_double(), json.at("ci")[1].as_double()};
+  for (const Json& f : json.at("flags").items()) out.flags.push_back(f.as_string());
+  out.top = tokens_from(json.at("top"));
+  out.bottom = tokens_from(json.at("bottom"));
+  return out;
+}
+
+Json Discovery::to_json() const {
+  Json list = Json::array();
+  for (const LatentStats& s : latents) list.push_back(s.to_json());
+  return Json::object({{"task", task},
+                       {"site", site},
+                       {"placement", placement},
+                       {"sae", sae_path},
+                       {"sae_sha256", sae_sha256},
+                       {"rank", rank},
+                       {"stats", stats},
+                       {"contents", contents},
+                       {"variants", variants},
+                       {"pairs", pairs},
+                       {"latents", list},
+                       {"diffmean", Json(diffmean)},
+                       {"mean_neg", Json(mean_neg)},
+                       {"firing_rate", Json(firing_rate)}});
+}
+
+Discovery Discovery::from_json(const Json& json) {
+  Discovery out;
+  out.task = json.at("task").as_string();
+  out.site = json.at("site").as_string();
+  out.placement = json.at("placement").as_string();
+  out.sae_path = json.at("sae").as_string();
+  out.sae_sha256 = json.at("sae_sha256").as_string();
+  out.rank = json.at("rank").as_string();
+  out.stats = json.at("stats").as_string();
+  out.contents = json.at("contents").as_int();
+  out.variants = json.at("variants").as_int();
+  out.pairs = json.at("pairs").as_int();
+  for (const Json& s : json.at("latents").items()) out.latents.push_back(LatentStats::from_json(s));
+  out.diffmean = floats_from(json.at("diffmean"));
+  out.mean_neg = floats_from(json.at("mean_neg"));
+  out.firing_rate = floats_from(json.at("firing_rate"));
+  return out;
+}
+
+Json MethodResult::to_json() const {
+  Json out = Json::object({{"method", recipe.method},
+                           {"layer", recipe.layer},
+                           {"k", recipe.k},
+                           {"beta", recipe.beta},
+                           {"scale", recipe.scale},
+                           {"rank", recipe.rank},
+                           {"decay", recipe.decay},
+                           {"norm_preserving", recipe.norm_preserving},
+                           {"placement", recipe.placement},
+                           {"site", site},
+                           {"n", strict.n}});
+  const auto share = [&](const std::string& name, const Share& s) {
+    out[name] = s.value();
+    out[name + "_hits"] = s.hits;
+    out[name + "_ci"] = interval_json(s.ci());
+  };
+  share("checker", checker);
+  share("strict", strict);
+  share("loose", loose);
+  out["quality"] = quality;
+  out["perplexity"] = perplexity > 0 ? Json(perplexity) : Json();
+  out["distinct2"] = distinct2;
+  out["repetition"] = repetition;
+  out["empty"] = empty;
+  out["vector_norm"] = vector_norm;
+  return out;
+}
+
+}  // namespace saif

@@ -1,0 +1,229 @@
+// Which setting steers best: a grid on the tuning split, then the winner once on the test split.
+#include "saif/sweep.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "saif/options.h"
+
+namespace saif {
+namespace {
+
+int layer_of(const std::string& site) { return Site::parse(site).layer; }
+
+// What a sweep of one task needs at hand.
+class Runner {
+ public:
+  Runner(Study& study, Engine& engine, std::span<const std::shared_ptr<const Sae>> saes, const Task& task,
+         const EvalOptions& eval, const Control& control)
+      : study_(study), engine_(engine), task_(task), eval_(eval), control_(control) {
+    for (Discovery& d : study.discoveries(task.name)) {
+      for (const auto& sae : saes) {
+        if (sae->sha256() == d.sae_sha256) {
+          const auto key = std::make_pair(layer_of(d.site), d.placement);
+          saes_[key] = sae;
+          discoveries_.emplace(key, std::move(d));
+          break;
+        }
+      }
+    }
+    if (discoveries_.empty()) {
+      throw Error(Errc::kNotFound, study.folder() + ": holds no discovery of task " + task.name +
+                                       " for these SAEs; run saif find first");
+    }
+  }
+
+  std::vector<int> layers() const {
+    std::set<int> out;
+    for (const auto& [key, d] : discoveries_) out.insert(key.first);
+    return {out.begin(), out.end()};
+  }
+
+  // All recipes over the contents; those already in the study are read from it. Answers of the others share one call.
+  std::vector<Study::CellRow> run(std::span<const Recipe> recipes, std::span<const Content> contents,
+                                  const std::string& split) {
+    std::vector<Study::CellRow> out;
+    std::vector<EvalRequest> requests;
+    std::vector<size_t> where;
+    for (const Recipe& recipe : recipes) {
+      const std::string key = key_of(recipe, contents);
+      Study::CellRow& row = out.emplace_back(Study::CellRow{key, task_.name, split, {}});
+      if (study_.has_cell(key)) {
+        row.result = study_.cell(key);
+        ++reused;
+        continue;
+      }
+      requests.push_back({&task_, recipe, vector_of(recipe)});
+      where.push_back(out.size() - 1);
+      ++computed;
+    }
+    if (requests.empty()) return out;
+    evaluate(engine_, requests, contents, eval_, control_, [&](size_t i, const MethodResult& result) {
+      study_.save_cell(out[where[i]].key, task_.name, split, result);
+      out[where[i]].result = result;
+    });
+    return out;
+  }
+
+  int64_t computed = 0, reused = 0;
+
+ private:
+  using Key = std::pair<int, std::string>;
+
+  const Discovery& discovery(const Recipe& recipe) const {
+    const auto found = discoveries_.find({recipe.layer, recipe.placement});
+    if (found != discoveries_.end()) return found->second;
+    std::string message = study_.folder() + ": no discovery of task " + task_.name + " at layer " +
+                          std::to_string(recipe.layer) + " (placement " + recipe.placement + "); the study has layers";
+    for (const int layer : layers()) message += " " + std::to_string(layer);
+    throw Error(Errc::kNotFound, message);
+  }
+  std::shared_ptr<const SteeringVector> vector_of(const Recipe& recipe) const {
+    if (recipe.method == "none" || recipe.method == "prompt") return nullptr;
+    const Discovery& d = discovery(recipe);
+    return std::make_shared<SteeringVector>(build_vector(d, *saes_.at({recipe.layer, recipe.placement}), recipe));
+  }
+  std::string key_of(const Recipe& recipe, std::span<const Content> contents) const {
+    const bool steered = recipe.method != "none" && recipe.method != "prompt";
+    // A vector follows from its discovery: another discovery is another cell.
+    const std::string source = steered ? discovery(recipe).to_json().dump() : "";
+    return cell_key(task_, recipe, contents, eval_, engine_.model().sha256(), source);
+  }
+
+  Study& study_;
+  Engine& engine_;
+  const Task& task_;
+  EvalOptions eval_;
+  const Control& control_;
+  std::map<Key, Discovery> discoveries_;
+  std::map<Key, std::shared_ptr<const Sae>> saes_;
+};
+
+// Largest strict share; ties: loose, then the weaker, then the smaller setting.
+bool better(const MethodResult& a, const MethodResult& b) {
+  if (a.strict.value() != b.strict.value()) return a.strict.value() > b.strict.value();
+  if (a.loose.value() != b.loose.value()) return a.loose.value() > b.loose.value();
+  if (a.recipe.scale != b.recipe.scale) return a.recipe.scale < b.recipe.scale;
+  return a.recipe.k < b.recipe.k;
+}
+
+using Axis = std::pair<std::string, std::vector<Json>>;
+
+template <typename T>
+std::vector<Json> as_json(const std::vector<T>& values) {
+  return {values.begin(), values.end()};
+}
+
+std::vector<Axis> axes_of(const SweepOptions& o, const std::vector<int>& layers) {
+  std::vector<Axis> axes = {{"layer", as_json(layers)}, {"scale", as_json(o.scale)}};
+  if (o.method != "diffmean") {
+    axes.push_back({"k", as_json(o.k)});
+    axes.push_back({"rank", as_json(o.rank)});
+    axes.push_back({"beta", as_json(o.beta)});
+  }
+  axes.push_back({"decay", as_json(o.decay)});
+  std::erase_if(axes, [](const Axis& axis) { return axis.second.empty(); });
+  return axes;
+}
+
+Recipe with(const Recipe& recipe, const std::string& axis, const Json& value) {
+  Json json = options_to_json(recipe);
+  json[axis] = value;
+  return options_from_json<Recipe>(json, "recipe");
+}
+
+std::vector<Recipe> product(const std::vector<Recipe>& recipes, const Axis& axis) {
+  std::vector<Recipe> out;
+  for (const Recipe& r : recipes) {
+    for (const Json& value : axis.second) out.push_back(with(r, axis.first, value));
+  }
+  return out;
+}
+
+const MethodResult& best_of(const std::vector<Study::CellRow>& cells) {
+  return std::min_element(cells.begin(), cells.end(),
+                          [](const auto& a, const auto& b) { return better(a.result, b.result); })
+      ->result;
+}
+
+void check_options(const SweepOptions& o) {
+  if (o.order != "coordinate" && o.order != "full") {
+    throw Error(Errc::kInvalidArgument, "order \"" + o.order + "\" is unknown; expected coordinate or full");
+  }
+  if (o.method != "saif" && o.method != "diffmean") {
+    throw Error(Errc::kInvalidArgument, "method \"" + o.method + "\" cannot be swept; expected saif or diffmean");
+  }
+}
+
+// Every cell of the tuning grid, in the order in which they were run.
+std::vector<Study::CellRow> search(Runner& runner, const SweepOptions& o, std::span<const Content> contents) {
+  const std::vector<int> layers = o.layer.empty() ? runner.layers() : o.layer;
+  const std::vector<Axis> axes = axes_of(o, layers);
+  Recipe start;
+  start.method = o.method;
+  for (const Axis& axis : axes) start = with(start, axis.first, axis.second[axis.second.size() / 2]);
+  if (o.order == "full") {
+    std::vector<Recipe> grid = {start};
+    for (const Axis& axis : axes) grid = product(grid, axis);
+    return runner.run(grid, contents, "tuning");
+  }
+  // Layer and strength depend on each other most: they are searched together, the other axes one at a time.
+  std::vector<Study::CellRow> all;
+  std::set<std::string> seen;
+  Recipe best = start;
+  const auto stage = [&](const std::vector<Recipe>& recipes) {
+    for (Study::CellRow& row : runner.run(recipes, contents, "tuning")) {
+      if (seen.insert(row.key).second) all.push_back(std::move(row));
+    }
+    best = best_of(all).recipe;
+  };
+  for (int round = 0; round < o.rounds; ++round) {
+    if (round == 0) stage(product(product({best}, axes[0]), axes[1]));
+    for (size_t a = round == 0 ? 2 : 0; a < axes.size(); ++a) stage(product({best}, axes[a]));
+  }
+  return all;
+}
+
+}  // namespace
+
+Json SweepResult::to_json() const {
+  Json list = Json::array();
+  for (const Study::CellRow& row : cells) list.push_back(row.result.to_json());
+  return Json::object({{"cells", list},
+                       {"best", Json::object({{"recipe", options_to_json(best)},
+                                              {"tuning", best_tuning.to_json()},
+                                              {"test", best_test.to_json()}})},
+                       {"computed", computed},
+                       {"reused", reused}});
+}
+
+SweepResult sweep(Study& study, Engine& engine, std::span<const std::shared_ptr<const Sae>> saes, const Task& task,
+                  std::span<const Content> contents, const SweepOptions& options, const EvalOptions& eval,
+                  const Control& control) {
+  check_options(options);
+  const std::vector<Content> tuning = of_split(contents, Split::kTuning);
+  const std::vector<Content> test = of_split(contents, Split::kTest);
+  if (tuning.empty() || test.empty())
+    throw Error(Errc::kInvalidArgument, "the contents have no tuning or no test split");
+  Runner runner(study, engine, saes, task, eval, control);
+  const size_t n =
+      options.contents > 0 ? std::min(tuning.size(), static_cast<size_t>(options.contents)) : tuning.size();
+  SweepResult out;
+  out.cells = search(runner, options, std::span(tuning).first(n));
+
+  std::vector<Study::CellRow> finalists = out.cells;
+  std::sort(finalists.begin(), finalists.end(),
+            [](const auto& a, const auto& b) { return better(a.result, b.result); });
+  finalists.resize(std::min(finalists.size(), static_cast<size_t>(std::max(options.confirm, 1))));
+  std::vector<Recipe> recipes;
+  for (const auto& f : finalists) recipes.push_back(f.result.recipe);
+  out.best_tuning = best_of(runner.run(recipes, tuning, "tuning"));
+  out.best = out.best_tuning.recipe;
+  out.best_test = runner.run({&out.best, 1}, test, "test").front().result;
+  out.computed = runner.computed;
+  out.reused = runner.reused;
+  return out;
+}
+
+}  // namespace saif
