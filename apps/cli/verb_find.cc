@@ -1,0 +1,97 @@
+#include "saif/task.h"
+#include "study_tools.h"
+#include "verbs.h"
+
+namespace saif::cli {
+namespace {
+
+struct Options {
+  std::string model = "smollm2", out, contents, dtype = "auto";
+  std::vector<std::string> saes, tasks;
+  bool no_check = false;
+  FindOptions find;
+};
+
+std::string tokens_text(const std::vector<TokenWeight>& tokens, size_t n) {
+  std::string out;
+  for (size_t i = 0; i < std::min(n, tokens.size()); ++i) out += (i ? " " : "") + Json(tokens[i].token).dump();
+  return out;
+}
+
+void print_discovery(const Discovery& d, int k) {
+  print_line(d.task + " at " + d.site + ", instruction " + d.placement + ", " + std::to_string(d.pairs) + " pairs");
+  std::vector<std::vector<std::string>> rows = {
+      {"latent", "C", "95 %", "unrelated", "mean", "std", "density", "logit lens"}};
+  for (size_t i = 0; i < std::min(d.latents.size(), static_cast<size_t>(k)); ++i) {
+    const LatentStats& s = d.latents[i];
+    rows.push_back({std::to_string(s.index), format_number(s.sensitivity, 2),
+                    format_number(s.ci.low, 2) + "-" + format_number(s.ci.high, 2),
+                    format_number(s.sensitivity_unrelated, 2), format_number(s.mean, 1), format_number(s.std, 1),
+                    format_number(s.density, 3), tokens_text(s.top, 5)});
+  }
+  print_line(format_table(rows) + "\n");
+}
+
+Json layer_json(const Discovery& d, int k) {
+  Json full = d.to_json();
+  Json latents = Json::array();
+  for (size_t i = 0; i < std::min(d.latents.size(), static_cast<size_t>(k)); ++i)
+    latents.push_back(d.latents[i].to_json());
+  Json out = Json::object();
+  for (const char* key : {"task", "site", "placement", "sae", "rank", "stats", "contents", "variants", "pairs"}) {
+    out[key] = full.at(key);
+  }
+  out["latents"] = latents;
+  return out;
+}
+
+void find(const Context& context, Options& o) {
+  o.find.seed = context.seed;
+  std::vector<Task> tasks;
+  for (const std::string& name : o.tasks) tasks.push_back(load_task(name));
+  const std::vector<Content> contents = of_split(load_contents(o.contents), Split::kDiscovery);
+  const auto saes = load_saes(sae_paths(o.saes));
+  const Loaded loaded = load_engine(o.model, o.dtype);
+  check_saes(context, *loaded.engine, saes, !o.no_check);
+  const auto study = Study::open(o.out, Study::Mode::kCreateOrOpen);
+  Json options = options_to_json(o.find);
+  options["contents_file"] = o.contents;
+  study->set_manifest(make_manifest(loaded, saes, options));
+
+  const auto results = find_latents(*loaded.engine, saes, tasks, contents, o.find, context.control);
+  Json layers = Json::array();
+  for (const FindResult& result : results) {
+    for (const Discovery& d : result.discoveries) {
+      study->save_discovery(d);
+      layers.push_back(layer_json(d, o.find.k));
+      if (!context.json) print_discovery(d, o.find.k);
+    }
+  }
+  const TokenCounts tokens = results.front().tokens;
+  if (context.json) {
+    print_json(Json::object(
+        {{"layers", layers}, {"tokens", Json::object({{"naive", tokens.naive}, {"computed", tokens.computed}})}}));
+  } else {
+    print_line("tokens: " + std::to_string(tokens.computed) + " computed where prompt by prompt it would be " +
+               std::to_string(tokens.naive));
+  }
+}
+
+}  // namespace
+
+void add_find(CLI::App& root, Context& context) {
+  auto o = std::make_shared<Options>();
+  CLI::App* verb = add_verb(root, context, "find", "Find the latents of an instruction, ranked, per SAE");
+  verb->add_option("--model", o->model, "folder, .gguf file or short name")->capture_default_str();
+  verb->add_option("--sae", o->saes, "SAE folders or files (several: several layers); default: the bundled ones");
+  verb->add_option("--task", o->tasks, "names in data/tasks, or task files")->required()->delimiter(',');
+  verb->add_option("--out", o->out, "the study folder")->required();
+  verb->add_option("--contents-file", o->contents, "contents (JSON lines) in place of the bundled ones");
+  verb->add_flag("--no-check", o->no_check, "use the SAEs even when the acceptance check fails");
+  verb->add_option("--seed", context.seed, "of bootstrap intervals")->capture_default_str();
+  add_options(verb, o->find, {"seed"});
+  add_dtype_flag(verb, o->dtype);
+  verb->callback([o, &context] { find(context, *o); });
+}
+
+}  // namespace saif::cli
