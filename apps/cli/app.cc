@@ -80,9 +80,10 @@ bool FlagVisitor::skipped(const std::string& name) const {
   return std::find(skip_.begin(), skip_.end(), name) != skip_.end();
 }
 
-CLI::App* add_verb(CLI::App& root, Context& context, const std::string& name, const std::string& description) {
+CLI::App* add_verb(CLI::App& root, Context& context, const std::string& name, const std::string& description,
+                   bool json_flag) {
   CLI::App* verb = root.add_subcommand(name, description);
-  verb->add_flag("--json", context.json, "print JSON on stdout");
+  if (json_flag) verb->add_flag("--json", context.json, "print JSON on stdout");
   verb->add_flag("--quiet", context.quiet, "no talk and no progress on stderr");
   verb->add_option("--threads", context.threads, "threads; 0 is all cores")->capture_default_str();
   return verb;

@@ -27,7 +27,8 @@ struct Context {
 };
 
 // Adds a verb with the flags every verb has.
-CLI::App* add_verb(CLI::App& root, Context& context, const std::string& name, const std::string& description);
+CLI::App* add_verb(CLI::App& root, Context& context, const std::string& name, const std::string& description,
+                   bool json_flag = true);
 
 // Feeds an options struct's description to a verb as --flags with defaults.
 class FlagVisitor {
