@@ -3,7 +3,7 @@
 add_library(saif_flags INTERFACE)
 target_include_directories(saif_flags INTERFACE "${CMAKE_SOURCE_DIR}/include" "${CMAKE_SOURCE_DIR}/src")
 target_compile_options(saif_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
-                       -Wnon-virtual-dtor -Werror)
+                       -Wnon-virtual-dtor -Wno-restrict -Werror)
 if(SAIF_SANITIZE)
   target_compile_options(saif_flags INTERFACE "-fsanitize=${SAIF_SANITIZE}" -fno-omit-frame-pointer
                          -fno-sanitize-recover=all -Wno-maybe-uninitialized)  # GCC's false alarms under sanitizers
