@@ -140,7 +140,8 @@ void add_train(CLI::App& sae, Context& context) {
   add_corpus_flags(verb, o->corpus);
   verb->add_option("--site", o->sites, "blocks.24.hook_resid_post; several from one pass")->required()->delimiter(',');
   verb->add_option("--out", o->out, "folder to write")->required();
-  add_options(verb, o->train);
+  add_options(verb, o->train, {"dtype"});
+  verb->add_option("--save-dtype", o->train.dtype, "of the saved weights: f32 or bf16")->capture_default_str();
   verb->callback([o, &context] { train(context, *o); });
 }
 
