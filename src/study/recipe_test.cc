@@ -1,0 +1,141 @@
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <functional>
+#include <set>
+
+#include "base/rng.h"
+#include "saif/study.h"
+
+namespace saif {
+namespace {
+
+constexpr int64_t kDModel = 8, kDSae = 64;
+
+std::shared_ptr<const Sae> random_sae() {
+  Rng rng(3);
+  SaeConfig config;
+  config.kind = SaeKind::kTopK;
+  config.d_in = config.d_out = kDModel;
+  config.d_sae = kDSae;
+  config.k = 4;
+  config.site = "blocks.1.hook_resid_post";
+  SaeWeights w{Tensor::zeros(DType::kF32, {kDSae, kDModel}),
+               Tensor::zeros(DType::kF32, {kDSae}),
+               Tensor::zeros(DType::kF32, {kDSae, kDModel}),
+               Tensor::zeros(DType::kF32, {kDModel}),
+               {}};
+  for (int64_t i = 0; i < kDSae * kDModel; ++i) {
+    w.w_enc.as<float>()[i] = w.w_dec.as<float>()[i] = static_cast<float>(rng.normal());
+  }
+  return Sae::from_weights(config, std::move(w));
+}
+
+Discovery example() {
+  Discovery d;
+  d.task = "french";
+  d.site = "blocks.1.hook_resid_post";
+  d.placement = "post";
+  d.stats = "all";
+  for (int32_t j = 0; j < 30; ++j) {
+    LatentStats s;
+    s.index = j;
+    s.sensitivity = 1.0 - 0.01 * j;
+    s.specificity = 0.5;
+    s.mean = 1.0 + j;
+    s.std = 0.5;
+    d.latents.push_back(s);
+  }
+  d.diffmean = {1, 2, 3, 4, 5, 6, 7, 8};
+  d.mean_neg.assign(8, 0.f);
+  for (int64_t j = 0; j < kDSae; ++j) d.firing_rate.push_back(static_cast<float>(j) / kDSae);
+  return d;
+}
+
+std::string message_of(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const Error& e) {
+    return e.what();
+  }
+  return "no error";
+}
+
+TEST(Recipe, SaifIsTheWeightedSumOfDecoderRows) {
+  const auto sae = random_sae();
+  Recipe r;
+  r.k = 3;
+  r.beta = 2.0;
+  r.rank = "sensitivity";
+  const SteeringVector v = build_vector(example(), *sae, r);
+  const Tensor rows = sae->decoder_rows(std::vector<int32_t>{0, 1, 2});
+  for (int64_t c = 0; c < kDModel; ++c) {
+    const double expected = 2.0 * rows.f32()(0, c) + 3.0 * rows.f32()(1, c) + 4.0 * rows.f32()(2, c);
+    EXPECT_NEAR(v.vector[static_cast<size_t>(c)], expected, 1e-4);
+  }
+}
+
+TEST(Recipe, TheRankingDecidesWhichLatents) {
+  Recipe r;
+  r.k = 2;
+  r.rank = "specific_mean";  // the means grow with the index
+  const SteeringVector v = build_vector(example(), *random_sae(), r);
+  EXPECT_EQ(v.origin.at("latents").dump(), "[29,28]");
+}
+
+TEST(Recipe, ControlsHaveTheNormOfWhatTheyControl) {
+  const auto sae = random_sae();
+  Recipe r;
+  const double norm = build_vector(example(), *sae, r).norm();
+  for (const char* method : {"random", "random_latents"}) {
+    Recipe control = r;
+    control.method = method;
+    const SteeringVector v = build_vector(example(), *sae, control);
+    EXPECT_NEAR(v.norm(), norm, 1e-4 * norm) << method;
+    control.seed = 1;
+    EXPECT_NE(build_vector(example(), *sae, control).vector, v.vector) << method;
+  }
+}
+
+TEST(Recipe, RandomLatentsFireAsOftenAndAreOthers) {
+  Recipe r;
+  r.method = "random_latents";
+  r.rank = "sensitivity";
+  r.k = 5;
+  const SteeringVector v = build_vector(example(), *random_sae(), r);
+  std::set<int64_t> chosen;
+  for (const Json& j : v.origin.at("latents").items()) {
+    EXPECT_GE(j.as_int(), 5);   // none of the five themselves
+    EXPECT_LE(j.as_int(), 30);  // and near them in firing rate
+    chosen.insert(j.as_int());
+  }
+  EXPECT_EQ(chosen.size(), 5u);
+}
+
+TEST(Recipe, RefusesWhatCannotBe) {
+  const auto sae = random_sae();
+  Recipe r;
+  r.k = 65;
+  EXPECT_NE(message_of([&] { build_vector(example(), *sae, r); }).find("1 to 64"), std::string::npos);
+  r.k = 40;
+  EXPECT_NE(message_of([&] { build_vector(example(), *sae, r); }).find("keeps 30"), std::string::npos);
+  r.k = 5;
+  r.method = "magic";
+  EXPECT_NE(message_of([&] { build_vector(example(), *sae, r); }).find("magic"), std::string::npos);
+  r.method = "saif";
+  Discovery silent = example();
+  for (LatentStats& s : silent.latents) s.mean = s.std = 0;
+  EXPECT_NE(message_of([&] { build_vector(silent, *sae, r); }).find("zero"), std::string::npos);
+}
+
+TEST(Discovery, SurvivesJson) {
+  Discovery d = example();
+  d.latents[0].ci = {0.25, 0.75};
+  d.latents[0].top = {{" dans", 3.5}};
+  d.latents[0].flags = {"dense"};
+  const Json once = d.to_json();
+  EXPECT_EQ(Discovery::from_json(once).to_json().dump(), once.dump());
+}
+
+}  // namespace
+}  // namespace saif
