@@ -1,0 +1,308 @@
+#include "study/bench.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <limits>
+
+#include "base/rng.h"
+#include "saif/vector.h"
+#include "study/timing.h"
+
+namespace saif {
+namespace {
+
+constexpr int64_t kPrefill = 512;    // tokens of the long prompt
+constexpr int64_t kShortPrompt = 8;  // tokens before decoding
+constexpr int64_t kMaxSteps = 64;    // decoding steps of one run
+constexpr int64_t kLatents = 16384;  // of the random SAE
+
+std::vector<int32_t> random_ids(const Architecture& architecture, int64_t n, uint64_t stream) {
+  Rng rng(7, stream);
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(architecture.vocab)));
+  return ids;
+}
+
+// Copies every row it is shown of some sites, as a capture does.
+class CopyRows : public Observer {
+ public:
+  CopyRows(std::vector<Site> sites, int64_t values) : sites_(std::move(sites)), copy_(static_cast<size_t>(values)) {}
+  bool wants(const Site& site) const override { return std::find(sites_.begin(), sites_.end(), site) != sites_.end(); }
+  void observe(const Site&, std::span<const RowInfo> rows, Mat<const float> values) override {
+    for (int64_t r = 0; r < values.rows(); ++r) {
+      const int64_t at = rows[static_cast<size_t>(r)].position * values.cols();
+      std::memcpy(copy_.data() + at, values.row(r), static_cast<size_t>(values.cols()) * sizeof(float));
+    }
+  }
+
+ private:
+  std::vector<Site> sites_;
+  std::vector<float> copy_;
+};
+
+// Decoding of a fixed number of rows. Only steps after the first token of all rows are timed: no prefill.
+class DecodeRun {
+ public:
+  DecodeRun(Engine& engine, int64_t rows) : engine_(engine), rows_(rows) {
+    const Architecture& architecture = engine.model().architecture();
+    prompt_ = std::max<int64_t>(1, std::min(kShortPrompt, architecture.context / 2));
+    most_steps_ = std::min(kMaxSteps, architecture.context - prompt_ - 1);
+    for (int64_t r = 0; r < rows; ++r) {
+      GenerateRequest request;
+      request.ids = random_ids(architecture, prompt_, 100 + static_cast<uint64_t>(r));
+      request.ignore_eos = true;
+      requests_.push_back(std::move(request));
+    }
+  }
+
+  // Every row gets a vector of its own, added at one layer.
+  void steer(int layer) {
+    const Architecture& architecture = engine_.model().architecture();
+    for (size_t r = 0; r < requests_.size(); ++r) {
+      Rng rng(8, r);
+      SteeringVector vector;
+      vector.site = Site{SiteKind::kResidPost, layer}.name();
+      vector.vector.resize(static_cast<size_t>(architecture.d_model));
+      for (float& v : vector.vector) v = static_cast<float>(0.1 * rng.normal());
+      requests_[r].edits = {make_edit(vector, 1.0, architecture)};
+    }
+  }
+
+  // Seconds per step; about `budget` seconds long.
+  double step_seconds(double budget, const Control& control) {
+    if (estimate_ == 0) estimate_ = run(std::min<int64_t>(4, most_steps_), control);
+    return run(std::clamp(static_cast<int64_t>(budget / estimate_), std::min<int64_t>(4, most_steps_), most_steps_),
+               control);
+  }
+
+ private:
+  double run(int64_t steps, const Control& control) {
+    for (GenerateRequest& request : requests_) request.max_new_tokens = steps + 1;
+    int64_t tokens = 0;
+    double first = 0, last = 0;
+    const Stopwatch watch;
+    engine_.generate(requests_, control, [&](size_t, int32_t, const std::string&) {
+      ++tokens;
+      if (tokens == rows_) first = watch.seconds();
+      if (tokens == rows_ * (steps + 1)) last = watch.seconds();
+    });
+    return std::max(last - first, 1e-9) / static_cast<double>(steps);
+  }
+
+  Engine& engine_;
+  int64_t rows_, prompt_ = 0, most_steps_ = 0;
+  std::vector<GenerateRequest> requests_;
+  double estimate_ = 0;
+};
+
+class Bench {
+ public:
+  Bench(Engine& engine, const BenchOptions& options, const Control& control)
+      : engine_(engine),
+        options_(options),
+        control_(control),
+        machine_(examine_machine(control)),
+        cost_(engine.model(), machine_) {}
+
+  std::vector<BenchRow> run() {
+    const std::vector<int64_t> batches = {1, 8, 32, 128};
+    total_ = static_cast<int64_t>(batches.size()) + 4 + (options_.job.empty() ? 0 : 1);
+    add(prefill());
+    for (const int64_t rows : batches) add(decode(rows));
+    add(capture());
+    add(steering());
+    add(sae_encode());
+    BenchRow price = rate_row("batch-invariant", 0, "%", 0);
+    price.extra["note"] = "always on: a row's result never depends on its batch, so there is no other mode to compare";
+    rows_.push_back(std::move(price));
+    if (!options_.job.empty()) add(bench_discovery(engine_, cost_, machine_, options_.job, control_));
+    return std::move(rows_);
+  }
+
+ private:
+  const Architecture& architecture() const { return engine_.model().architecture(); }
+
+  void add(BenchRow row) {
+    control_.check("the benchmark");
+    control_.report({"bench", static_cast<int64_t>(rows_.size()) + 1, total_, row.name});
+    rows_.push_back(std::move(row));
+  }
+
+  int64_t long_prompt() const { return std::min(kPrefill, architecture().context - 1); }
+
+  BenchRow prefill() {
+    const int64_t tokens = long_prompt();
+    GenerateRequest request;
+    request.ids = random_ids(architecture(), tokens, 0);
+    request.max_new_tokens = 1;
+    request.ignore_eos = true;
+    const double seconds = best_seconds(
+        options_.seconds, 2, [&] { engine_.generate(std::span<const GenerateRequest>(&request, 1), control_); });
+    const double n = static_cast<double>(tokens);
+    return rate_row("prefill " + std::to_string(tokens), n / seconds, "tok/s",
+                    n / cost_.product_seconds(tokens, cost_.layers, 1));
+  }
+
+  BenchRow decode(int64_t rows) {
+    DecodeRun run(engine_, rows);
+    double best = std::numeric_limits<double>::infinity();
+    const Stopwatch watch;
+    for (int i = 0; i < 2 || watch.seconds() < options_.seconds; ++i) {
+      best = std::min(best, run.step_seconds(options_.seconds / 3, control_));
+    }
+    const double n = static_cast<double>(rows);
+    return rate_row("decode " + std::to_string(rows), n / best, "tok/s", n / cost_.step_seconds(rows));
+  }
+
+  // 100 (b / a - 1) of the shortest runs of two ways, taken in turn so that both meet the same neighbours.
+  template <typename A, typename B>
+  BenchRow cost_row(const std::string& name, const A& a, const B& b) {
+    double best_a = a(), best_b = b();
+    const Stopwatch watch;
+    for (int i = 0; i < 2 || watch.seconds() < 2 * options_.seconds; ++i) {
+      control_.check("the benchmark");
+      best_a = std::min(best_a, a());
+      best_b = std::min(best_b, b());
+    }
+    BenchRow row = rate_row(name, 100 * (best_b / best_a - 1), "%", 0);
+    row.extra["seconds_without"] = best_a;
+    row.extra["seconds_with"] = best_b;
+    return row;
+  }
+
+  // The last block's output is wanted by both, so that both run all blocks; one of them also copies the middle one's.
+  BenchRow capture() {
+    const int64_t tokens = long_prompt();
+    const std::vector<std::vector<int32_t>> prompts = {random_ids(architecture(), tokens, 1)};
+    const int last = static_cast<int>(cost_.layers) - 1;
+    const Site deepest{SiteKind::kResidPost, last}, middle{SiteKind::kResidPre, std::max(1, last / 2)};
+    CopyRows one({deepest}, tokens * architecture().d_model);
+    CopyRows two({deepest, middle}, tokens * architecture().d_model);
+    Engine::ObserveOptions observe;
+    observe.last_only = false;
+    const auto time = [&](Observer& observer) {
+      return seconds_of([&] { engine_.observe(prompts, observer, observe, control_); });
+    };
+    return cost_row(
+        "capture", [&] { return time(one); }, [&] { return time(two); });
+  }
+
+  BenchRow steering() {
+    constexpr int64_t kRows = 128;
+    DecodeRun plain(engine_, kRows), steered(engine_, kRows);
+    steered.steer(static_cast<int>(cost_.layers) * 4 / 5);
+    const double budget = options_.seconds / 3;
+    return cost_row(
+        "steering", [&] { return plain.step_seconds(budget, control_); },
+        [&] { return steered.step_seconds(budget, control_); });
+  }
+
+  BenchRow sae_encode() {
+    const int64_t d_in = architecture().d_model;
+    const std::shared_ptr<const Sae> sae = random_sae(d_in, kLatents, 1.0, "");
+    Tensor x(DType::kF32, {kPrefill, d_in});
+    Rng rng(9);
+    for (int64_t i = 0; i < x.elements(); ++i) x.as<float>()[i] = static_cast<float>(rng.normal());
+    double l0 = 0;
+    const double seconds = best_seconds(options_.seconds, 2, [&] { l0 = sae->encode(x.f32()).mean_l0(); });
+    const double n = static_cast<double>(kPrefill);
+    const double flops = 2.0 * static_cast<double>(d_in) * static_cast<double>(kLatents);
+    BenchRow row = rate_row("sae encode " + std::to_string(kPrefill), n / seconds, "rows/s",
+                            machine_.gemm_f32_gflops * 1e9 / flops);
+    row.extra["d_sae"] = kLatents;
+    row.extra["l0"] = l0;
+    return row;
+  }
+
+  Engine& engine_;
+  const BenchOptions& options_;
+  const Control& control_;
+  MachineReport machine_;
+  ModelCost cost_;
+  std::vector<BenchRow> rows_;
+  int64_t total_ = 0;
+};
+
+}  // namespace
+
+ModelCost::ModelCost(const Model& model, const MachineReport& machine) {
+  const Architecture& a = model.architecture();
+  const bool bf16 = model.dtype() == "bf16";
+  const double d = static_cast<double>(a.d_model);
+  const double heads = static_cast<double>(a.n_heads * a.d_head),
+               kv_heads = static_cast<double>(a.n_kv_heads * a.d_head);
+  const double weights = d * (2 * heads + 2 * kv_heads + 3 * static_cast<double>(a.d_mlp));
+  const double head = d * static_cast<double>(a.vocab);
+  layer_flops = 2 * weights;
+  head_flops = 2 * head;
+  layer_bytes = weights * (bf16 ? 2 : 4);
+  head_bytes = head * (bf16 ? 2 : 4);
+  layers = a.n_layers;
+  flops_per_second = (bf16 ? machine.gemm_bf16_gflops : machine.gemm_f32_gflops) * 1e9;
+  bytes_per_second = machine.read_gbps * 1e9;
+}
+
+double ModelCost::product_seconds(int64_t rows, int64_t depth, int64_t logit_rows) const {
+  return (static_cast<double>(rows) * static_cast<double>(depth) * layer_flops +
+          static_cast<double>(logit_rows) * head_flops) /
+         flops_per_second;
+}
+
+double ModelCost::step_seconds(int64_t rows) const {
+  const double reading = (static_cast<double>(layers) * layer_bytes + head_bytes) / bytes_per_second;
+  return std::max(reading, product_seconds(rows, layers, rows));
+}
+
+BenchRow rate_row(std::string name, double value, std::string unit, double roof) {
+  BenchRow row;
+  row.name = std::move(name);
+  row.value = value;
+  row.unit = std::move(unit);
+  row.roof = roof;
+  row.share = roof > 0 ? value / roof : 0;
+  return row;
+}
+
+BenchRow time_row(std::string name, double seconds, double roof) {
+  BenchRow row = rate_row(std::move(name), seconds, "s", roof);
+  row.share = seconds > 0 ? roof / seconds : 0;
+  row.extra["seconds"] = seconds;
+  return row;
+}
+
+std::shared_ptr<const Sae> random_sae(int64_t d_in, int64_t d_sae, double rms, const std::string& site) {
+  SaeConfig config;
+  config.kind = SaeKind::kJumpRelu;
+  config.d_in = config.d_out = d_in;
+  config.d_sae = d_sae;
+  config.apply_b_dec_to_input = false;
+  config.site = site;
+  SaeWeights weights;
+  weights.w_enc = Tensor(DType::kF32, {d_sae, d_in});
+  weights.b_enc = Tensor::zeros(DType::kF32, {d_sae});
+  weights.b_dec = Tensor::zeros(DType::kF32, {d_in});
+  weights.threshold = Tensor(DType::kF32, {d_sae});
+  // Uniform directions of variance 1 / d_in: pre-activations are nearly normal with deviation rms, of which 0.39 %
+  // exceed 2.66 deviations.
+  Rng rng(10);
+  const double width = std::sqrt(12.0 / static_cast<double>(d_in));
+  float* w = weights.w_enc.as<float>();
+  for (int64_t i = 0; i < d_sae * d_in; ++i) w[i] = static_cast<float>(width * (rng.uniform() - 0.5));
+  weights.w_dec = weights.w_enc.clone();
+  std::fill_n(weights.threshold.as<float>(), d_sae, static_cast<float>(2.66 * rms));
+  return Sae::from_weights(std::move(config), std::move(weights));
+}
+
+Json BenchRow::to_json() const {
+  Json out = Json::object({{"name", name}, {"value", value}, {"unit", unit}, {"roof", roof}, {"share", share}});
+  for (const auto& [key, item] : extra.members()) out[key] = item;
+  return out;
+}
+
+std::vector<BenchRow> run_bench(Engine& engine, const BenchOptions& options, const Control& control) {
+  if (!(options.seconds > 0)) throw Error(Errc::kInvalidArgument, "bench: seconds must be above 0");
+  return Bench(engine, options, control).run();
+}
+
+}  // namespace saif

@@ -1,0 +1,42 @@
+// What the measurements of `saif bench` share (bench.cc, bench_discovery.cc). docs/bench.md explains every row.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "saif/machine.h"
+#include "saif/model.h"
+#include "saif/sae.h"
+
+namespace saif {
+
+// Multiply-adds counted twice, of the products with weights only.
+struct ModelCost {
+  double layer_flops = 0;  // per token and layer
+  double head_flops = 0;   // per row of logits
+  double layer_bytes = 0;  // of one layer's matrices, as they lie in memory
+  double head_bytes = 0;   // of the unembedding
+  int64_t layers = 0;
+  double flops_per_second = 0;  // product rate of the model's type
+  double bytes_per_second = 0;
+
+  ModelCost(const Model& model, const MachineReport& machine);
+  // Seconds that `rows` rows through `depth` layers and `logit_rows` rows of logits take at the product rate.
+  double product_seconds(int64_t rows, int64_t depth, int64_t logit_rows) const;
+  // Seconds of one decoding step: products or the reading of all weights once, whichever takes longer.
+  double step_seconds(int64_t rows) const;
+};
+
+BenchRow rate_row(std::string name, double value, std::string unit, double roof);  // share = value / roof
+BenchRow time_row(std::string name, double seconds, double roof);                  // share = roof / value
+
+// A JumpReLU dictionary of random directions; about 64 of 16,384 latents are active on rows of elements of size `rms`.
+std::shared_ptr<const Sae> random_sae(int64_t d_in, int64_t d_sae, double rms, const std::string& site);
+
+// The row "discovery": a job file's contents x variants up to the latents of each prompt's last token.
+BenchRow bench_discovery(Engine& engine, const ModelCost& cost, const MachineReport& machine, const std::string& job,
+                         const Control& control);
+
+}  // namespace saif
