@@ -1,9 +1,13 @@
 #include "base/file.h"
+#include "report/html.h"
 #include "saif/sweep.h"
 
 namespace saif {
 
-void write_report(const std::string& path, const Json& report) { write_file_atomically(path, report.dump()); }
-Json report_of_study(const Study&) { return Json::object(); }
+void write_report(const std::string& path, const Json& report) {
+  report::Html page;
+  page.raw("<!doctype html>\n").open("html").element("pre", report.dump(1));
+  write_file_atomically(path, page.finish());
+}
 
 }  // namespace saif
