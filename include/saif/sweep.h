@@ -95,5 +95,8 @@ SweepResult sweep(Study& study, Engine& engine, std::span<const std::shared_ptr<
 // One self-contained HTML file (no network), written atomically.
 void write_report(const std::string& path, const Json& report);
 Json report_of_study(const Study& study);
+// The main plot alone, as an SVG picture with its own background.
+std::string success_plot_svg(const Json& report);
+void write_success_plot(const std::string& path, const Json& report);
 
 }  // namespace saif

@@ -49,16 +49,29 @@ uint32_t next_character(std::string_view text, size_t& i) {
   return c;
 }
 
-bool no_character(uint32_t c) { return (c >= 0x80 && c < 0xA0) || (c & 0xFFFE) == 0xFFFE || (c >= 0xFDD0 && c < 0xFDF0); }
+bool no_character(uint32_t c) {
+  return (c >= 0x80 && c < 0xA0) || (c & 0xFFFE) == 0xFFFE || (c >= 0xFDD0 && c < 0xFDF0);
+}
 
 void append_escaped(std::string& out, uint32_t c) {
   switch (c) {
-    case '&': out += "&amp;"; return;
-    case '<': out += "&lt;"; return;
-    case '>': out += "&gt;"; return;
-    case '"': out += "&quot;"; return;
-    case '\'': out += "&#39;"; return;
-    default: break;
+    case '&':
+      out += "&amp;";
+      return;
+    case '<':
+      out += "&lt;";
+      return;
+    case '>':
+      out += "&gt;";
+      return;
+    case '"':
+      out += "&quot;";
+      return;
+    case '\'':
+      out += "&#39;";
+      return;
+    default:
+      break;
   }
   if (c < 0x20 && c != '\n' && c != '\t') {
     c += 0x2400;
@@ -91,11 +104,20 @@ std::string visible_token(std::string_view token) {
   std::string out;
   for (const char c : token) {
     switch (c) {
-      case ' ': out += "·"; break;
-      case '\n': out += "␊"; break;
-      case '\r': out += "␍"; break;
-      case '\t': out += "␉"; break;
-      default: out += c;
+      case ' ':
+        out += "·";
+        break;
+      case '\n':
+        out += "␊";
+        break;
+      case '\r':
+        out += "␍";
+        break;
+      case '\t':
+        out += "␉";
+        break;
+      default:
+        out += c;
     }
   }
   return out;
@@ -105,6 +127,7 @@ void Html::start(std::string_view tag, std::initializer_list<Attribute> attribut
   out_ += '<';
   out_ += tag;
   for (const Attribute& a : attributes) {
+    if (a.value.empty()) continue;
     out_ += ' ';
     out_ += a.name;
     out_ += "=\"";

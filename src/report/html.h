@@ -19,7 +19,7 @@ std::string visible_token(std::string_view token);
 
 struct Attribute {
   std::string_view name;  // a literal of this program
-  std::string value;      // escaped when written
+  std::string value;      // escaped when written; empty: the attribute is left out
 };
 
 // A tree of elements written from front to back, balanced by construction: finish() closes what is open. Tags and
