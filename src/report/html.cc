@@ -108,13 +108,13 @@ std::string visible_token(std::string_view token) {
         out += "·";
         break;
       case '\n':
-        out += "␊";
+        out += "↵";
         break;
       case '\r':
-        out += "␍";
+        out += "↵";
         break;
       case '\t':
-        out += "␉";
+        out += "⇥";
         break;
       default:
         out += c;

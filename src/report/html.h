@@ -14,7 +14,7 @@ namespace saif::report {
 // and noncharacters as U+FFFD.
 std::string escape(std::string_view text);
 
-// A token as a reader can see it: a leading or any other space as U+00B7, newline and tab as their pictures.
+// A token as a reader can see it: a space as U+00B7, a line break as U+21B5, a tab as U+21E5.
 std::string visible_token(std::string_view token);
 
 struct Attribute {

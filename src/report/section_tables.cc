@@ -50,12 +50,12 @@ void token_list(Html& page, const Json& latent, std::string_view key) {
 void latent_row(Html& page, const Json& latent) {
   const auto cell = [&](const std::string& value) { page.element("td", value); };
   page.open("tr").element("th", short_number(number(latent, "index")), {{"scope", "row"}});
+  token_list(page, latent, "top");
   const auto sensitivity = number(latent, "sensitivity");
   cell(sensitivity ? share_text(*sensitivity, interval(latent, "ci")) : std::string(kAbsent));
   cell(fixed(number(latent, "specificity"), 2));
   cell(fixed(number(latent, "mean"), 2));
   cell(fixed(number(latent, "density"), 4));
-  token_list(page, latent, "top");
   page.open("td", {{"class", "l flag"}});
   std::string flags;
   for (const Json& flag : list(latent, "flags")) {
@@ -113,11 +113,11 @@ void latents_section(Html& page, const Json& report) {
     page.close();
     open_table(page, "Latents of " + title_of(task),
                {{"latent", true},
+                {"makes likelier", true},
                 {"sensitivity [95 %]"},
                 {"specificity"},
                 {"mean"},
                 {"density"},
-                {"makes likelier", true},
                 {"flags", true}});
     for (const Json& latent : list(task, "latents")) latent_row(page, latent);
     close_table(page);

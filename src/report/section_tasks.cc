@@ -1,5 +1,6 @@
 // Success of the methods: the main plot, who wins, and the numbers.
 #include <algorithm>
+#include <cctype>
 #include <optional>
 
 #include "report/sections.h"
@@ -92,8 +93,8 @@ std::string name_and_share(const Json& row) {
 }
 
 std::string chance_text(const std::optional<double>& p) {
-  if (!p) return "the two were not compared answer by answer.";
-  return (*p < kChance ? "beyond chance (McNemar p " : "within chance (McNemar p ") + p_text(*p) + ").";
+  if (!p) return "; the two were not compared prompt by prompt.";
+  return (*p < kChance ? ", beyond chance (p " : ", but within chance (p ") + p_text(*p) + ").";
 }
 
 std::string joined(const std::vector<std::string>& names) {
@@ -118,9 +119,11 @@ std::string verdict_on(const Json& task) {
   // Paired tests are against saif: the winner's own, or the runner-up's when saif wins.
   const Json* saif = row_of(task, "saif");
   const Json& other = saif_wins || !saif ? *rows[1] : *saif;
-  const std::string winner = saif_wins ? "Steering with " + best[0] : name_and_share(first);
-  std::string out =
-      winner + " wins over " + name_and_share(other) + ", " + chance_text(p_against_saif(saif_wins ? other : first));
+  const std::optional<double> p = p_against_saif(saif_wins ? other : first);
+  std::string out = saif_wins ? "Steering with " + best[0] : best[0];
+  out += p && *p < kChance ? " wins over " : " is ahead of ";
+  out += name_and_share(other);
+  out += chance_text(p);
   out[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(out[0])));
   return out;
 }
@@ -145,11 +148,11 @@ void tiles(Html& page, const Json& report) {
     const MethodLook look = look_of(key);
     page.open("li", {{"class", "card " + std::string(look.style)}}).element("span", look.name, {{"class", "method"}});
     page.element("b", fixed(sum / static_cast<double>(n), 2));
-    page.element("span", "best or equal in " + std::to_string(wins) + " of " + std::to_string(n), {{"class", "sub"}});
+    page.element("span", "best in " + std::to_string(wins) + " of " + std::to_string(n), {{"class", "sub"}});
     page.close().line();
   }
   page.close();
-  page.element("p", "Mean strict share over the tasks. Intervals of single tasks are below.", {{"class", "note"}});
+  page.element("p", "Mean strict share over the tasks, and in how many no method is better.", {{"class", "note"}});
 }
 
 void verdicts(Html& page, const Json& report) {

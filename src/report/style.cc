@@ -106,7 +106,7 @@ border-radius:99px;white-space:nowrap}
 .answer{padding:.75rem 1rem;min-width:0}
 .answer h4{margin:0 0 .35rem;font-size:.84rem;display:flex;justify-content:space-between;gap:.6rem;color:var(--soft)}
 .said{white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate;font-size:.93rem;line-height:1.5;margin:0}
-.panels{display:flex;flex-wrap:wrap;gap:1.1rem 2.2rem;padding:1rem;overflow-x:auto}
+.panels{display:flex;flex-wrap:wrap;gap:1.1rem 1.3rem;padding:1rem;overflow-x:auto}
 .panels figure{margin:0}
 .small{display:block;max-width:none}
 code,.token{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;font-size:.86em}

@@ -31,6 +31,16 @@ void polygon(Html& svg, std::initializer_list<std::pair<double, double>> points)
   svg.leaf("polygon", {{"points", text}});
 }
 
+// At most so many characters of a UTF-8 text; the whole of it is in the table below.
+std::string shortened(const std::string& text, size_t most) {
+  size_t count = 0;
+  for (size_t i = 0; i < text.size(); ++i) {
+    const bool starts = (static_cast<unsigned char>(text[i]) & 0xC0) != 0x80;
+    if (starts && ++count > most) return text.substr(0, i) + "…";
+  }
+  return text;
+}
+
 // Where the parts of a dot plot stand.
 struct DotLayout {
   double left, right, top, title, gap;
@@ -44,7 +54,7 @@ double group_height(const DotPlot& plot, const DotLayout& l, const DotGroup& gro
 double draw_legend(Html& svg, const DotPlot& plot, double left, double y) {
   double x = left;
   for (const auto& [text, mark] : plot.legend) {
-    const double width = 26 + 6.9 * static_cast<double>(text.size());
+    const double width = 32 + 7.4 * static_cast<double>(text.size());
     if (x > left && x + width > plot.width - 4) {
       x = left;
       y += 20;
@@ -156,7 +166,7 @@ void draw_dot_plot(Html& out, const DotPlot& plot, const std::string& extra_clas
   for (const DotGroup& group : plot.groups) {
     const double height = group_height(plot, l, group);
     draw_text(body, {wide ? l.left - 18 : margin, wide ? y + height / 2 + 4.5 : y + 19, wide ? "end" : "start", "task"},
-              group.title);
+              shortened(group.title, wide ? 27 : 40));
     double row = y + l.title + l.gap / 2 + plot.row / 2;
     for (const Dot& dot : group.dots) {
       draw_dot(body, dot, axis, row);
@@ -205,7 +215,7 @@ void draw_heat_map(Html& out, const HeatMap& map) {
                         {"rx", "3"},
                         {"class", value ? "heat" : "hole"},
                         {"fill-opacity", fixed(0.06 + 0.94 * shade, 3)}});
-      draw_text(out, {x + kCellWidth / 2, y + kCellHeight / 2 + 4, "middle", shade > 0.5 ? "cell on-heat" : "cell"},
+      draw_text(out, {x + kCellWidth / 2, y + kCellHeight / 2 + 4, "middle", shade > 0.65 ? "cell on-heat" : "cell"},
                 fixed(value, 2));
     }
   }
@@ -259,7 +269,7 @@ void draw_lines(Html& out, const LinePlot& plot, const Range& x, const Range& y)
 }  // namespace
 
 void draw_line_plot(Html& out, const LinePlot& plot) {
-  constexpr double kWidth = 310, kHeight = 210, kLeft = 34, kRight = 236, kTop = 24, kBottom = 170;
+  constexpr double kWidth = 300, kHeight = 210, kLeft = 34, kRight = 236, kTop = 24, kBottom = 170;
   LinePlot shown = plot;
   std::erase_if(shown.lines, [](const Line& line) { return line.points.empty(); });
   std::vector<double> ticks;

@@ -44,7 +44,7 @@ struct DotGroup {  // a task
 };
 struct DotPlot {
   std::string id, title, description, axis;
-  double width = 900, label_width = 170;  // label_width 0: titles stand above their groups
+  double width = 900, label_width = 205;  // label_width 0: titles stand above their groups
   double row = 15;                        // height of one dot's row
   std::vector<std::pair<std::string, std::pair<std::string, std::string>>> legend;  // text, (style, shape)
   std::vector<DotGroup> groups;
