@@ -1,0 +1,223 @@
+// Discovery, evaluation and sweeps on a tiny model: planted latents are found, settings do not see each other, a
+// stopped sweep goes on where it was.
+#include <gtest/gtest.h>
+#include <unistd.h>
+
+#include <filesystem>
+
+#include "saif/sweep.h"
+#include "support/engine_fixtures.h"
+
+namespace saif {
+namespace {
+
+namespace fs = std::filesystem;
+
+// Letters and the line break between content and instruction.
+class LineTokenizer : public test::LetterTokenizer {
+ public:
+  using LetterTokenizer::LetterTokenizer;
+  std::vector<int32_t> encode(std::string_view text, EncodeOptions /*options*/) const override {
+    std::vector<int32_t> ids;
+    for (const char c : text) ids.push_back(c == '\n' ? 30 : c - 'a');
+    return ids;
+  }
+};
+
+std::shared_ptr<const Tokenizer> line_tokenizer() {
+  std::vector<std::string> pieces;
+  for (int i = 0; i < 50; ++i) pieces.push_back(std::string(1, static_cast<char>('a' + i % 26)) + (i % 4 ? "" : " "));
+  return std::make_shared<LineTokenizer>(pieces);
+}
+
+Task letters_task(const std::string& name, const std::string& prefix) {
+  Task task;
+  task.name = task.title = name;
+  task.variants = {{"en", "qqq"}, {"en", "qzq"}, {"en", "zqq"}, {"de", "qqz"}};
+  task.unrelated = {"mmm", "mnm", "nmm"};
+  task.verifier = "prefix";
+  task.verifier_args = Json::object({{"text", prefix}});
+  task.sha256 = name;
+  return task;
+}
+
+std::vector<Content> contents_of(Split split, int n) {
+  Rng rng(static_cast<uint64_t>(split) + 5);
+  std::vector<Content> out;
+  for (int i = 0; i < n; ++i) {
+    std::string text;
+    for (int c = 0; c < 6; ++c) text += static_cast<char>('a' + rng.below(12));
+    out.push_back({std::string(name_of(split)) + std::to_string(i), text, text, split});
+  }
+  return out;
+}
+
+constexpr const char* kSite = "blocks.1.hook_resid_post";
+
+class StudyTest : public testing::Test {
+ protected:
+  StudyTest() : engine_(test::tiny(), line_tokenizer()), task_(letters_task("q", "a")) {}
+
+  // Latent 5 reads the difference between prompts with and without the instruction and fires above its middle; the
+  // others are random directions.
+  std::shared_ptr<const Sae> planted_sae() {
+    const std::vector<Content> contents = contents_of(Split::kDiscovery, 8);
+    std::vector<std::vector<int32_t>> with, without;
+    for (const Content& c : contents) {
+      without.push_back(prompt_ids(engine_.tokenizer(), c.text));
+      for (const Variant& v : task_.variants) {
+        with.push_back(prompt_ids(engine_.tokenizer(), place(c.text, v.text, Placement::kPost)));
+      }
+    }
+    const Site site = Site::parse(kSite);
+    const Tensor plus = std::move(engine_.capture(with, {&site, 1}, true, control_).sites[0].second);
+    const Tensor minus = std::move(engine_.capture(without, {&site, 1}, true, control_).sites[0].second);
+    SaeConfig config;
+    config.kind = SaeKind::kJumpRelu;
+    config.d_in = config.d_out = 24;
+    config.d_sae = 40;
+    config.site = kSite;
+    config.apply_b_dec_to_input = false;
+    Rng rng(1);
+    SaeWeights w{Tensor::zeros(DType::kF32, {40, 24}), Tensor::zeros(DType::kF32, {40}),
+                 Tensor::zeros(DType::kF32, {40, 24}), Tensor::zeros(DType::kF32, {24}),
+                 Tensor::zeros(DType::kF32, {40})};
+    for (int64_t i = 0; i < 40 * 24; ++i) {
+      w.w_enc.as<float>()[i] = w.w_dec.as<float>()[i] = static_cast<float>(0.3 * rng.normal());
+    }
+    double mean_plus = 0, mean_minus = 0;
+    for (int64_t c = 0; c < 24; ++c) {
+      double p = 0, m = 0;
+      for (int64_t r = 0; r < plus.f32().rows(); ++r) p += plus.f32()(r, c) / static_cast<double>(plus.f32().rows());
+      for (int64_t r = 0; r < minus.f32().rows(); ++r) m += minus.f32()(r, c) / static_cast<double>(minus.f32().rows());
+      w.w_enc.f32()(5, c) = static_cast<float>(p - m);
+      mean_plus += p * (p - m);
+      mean_minus += m * (p - m);
+    }
+    w.threshold.as<float>()[5] = static_cast<float>(0.5 * (mean_plus + mean_minus));
+    return Sae::from_weights(config, std::move(w));
+  }
+
+  FindOptions find_options() const {
+    FindOptions o;
+    o.contents = 0;
+    o.k = 5;
+    o.rank = "sensitivity";
+    return o;
+  }
+
+  Engine engine_;
+  Task task_;
+  Control control_;
+};
+
+TEST_F(StudyTest, FindsAPlantedLatent) {
+  const auto sae = planted_sae();
+  const std::vector<Content> contents = contents_of(Split::kDiscovery, 8);
+  const auto results = find_latents(engine_, {&sae, 1}, {&task_, 1}, contents, find_options(), control_);
+  ASSERT_EQ(results.size(), 1u);
+  const Discovery& d = results[0].discoveries.at(0);
+  EXPECT_EQ(d.pairs, 32);
+  EXPECT_EQ(d.latents.at(0).index, 5);
+  EXPECT_GT(d.latents[0].sensitivity, 0.8);
+  EXPECT_LE(d.latents[0].ci.low, d.latents[0].sensitivity);
+  EXPECT_GE(d.latents[0].ci.high, d.latents[0].sensitivity);
+  EXPECT_EQ(d.latents[0].top.size(), 8u);
+  EXPECT_LT(results[0].tokens.computed, results[0].tokens.naive);
+  const auto again = find_latents(engine_, {&sae, 1}, {&task_, 1}, contents, find_options(), control_);
+  EXPECT_EQ(again[0].discoveries[0].to_json().dump(), d.to_json().dump());
+}
+
+TEST_F(StudyTest, BothPlacementsAreKeptApart) {
+  const auto sae = planted_sae();
+  FindOptions options = find_options();
+  options.placement = "post,pre";
+  const auto results =
+      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 4), options, control_);
+  ASSERT_EQ(results[0].discoveries.size(), 2u);
+  EXPECT_EQ(results[0].discoveries[1].placement, "pre");
+  EXPECT_NE(results[0].discoveries[0].diffmean, results[0].discoveries[1].diffmean);
+}
+
+TEST_F(StudyTest, RefusesAnSaeOfAnotherWidthAndALargeK) {
+  const auto sae = planted_sae();
+  FindOptions options = find_options();
+  options.k = 41;
+  const auto find = [&] {
+    find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 2), options, control_);
+  };
+  EXPECT_NE(std::string(test::error_of(find).what()).find("40 latents"), std::string::npos);
+}
+
+// A method's answers do not depend on what else is evaluated in the call.
+TEST_F(StudyTest, MethodsDoNotSeeEachOther) {
+  const auto sae = planted_sae();
+  const std::vector<Content> contents = contents_of(Split::kTest, 10);
+  const Discovery d =
+      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_)[0]
+          .discoveries[0];
+  EvalOptions options;
+  options.decode.max_new_tokens = 6;
+  options.perplexity = true;
+  std::vector<EvalRequest> requests;
+  for (const char* method : {"none", "prompt", "saif", "diffmean", "random"}) {
+    Recipe r;
+    r.method = method;
+    r.layer = 1;
+    r.k = 3;
+    r.scale = 4;
+    const bool steered = r.method != "none" && r.method != "prompt";
+    requests.push_back({&task_, r, steered ? std::make_shared<SteeringVector>(build_vector(d, *sae, r)) : nullptr});
+  }
+  const auto together = evaluate(engine_, requests, contents, options, control_);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    const auto alone = evaluate(engine_, {&requests[i], 1}, contents, options, control_);
+    EXPECT_EQ(alone[0].to_json().dump(), together[i].to_json().dump());
+    for (size_t c = 0; c < contents.size(); ++c) EXPECT_EQ(alone[0].answers[c].text, together[i].answers[c].text);
+    EXPECT_GT(together[i].perplexity, 1.0);
+  }
+  EXPECT_NE(together[0].answers[0].text, together[2].answers[0].text) << "a strong vector changed nothing";
+}
+
+TEST_F(StudyTest, AStoppedSweepGoesOnWhereItWas) {
+  const auto sae = planted_sae();
+  std::vector<Content> contents = contents_of(Split::kTuning, 6);
+  for (Content& c : contents_of(Split::kTest, 6)) contents.push_back(c);
+  const auto d =
+      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_);
+  SweepOptions options;
+  options.k = {1, 3};
+  options.beta = {0};
+  options.scale = {1, 4};
+  options.contents = 4;
+  options.confirm = 2;
+  EvalOptions eval;
+  eval.decode.max_new_tokens = 5;
+  const auto run = [&](const std::string& folder, const Control& control) {
+    const auto study = Study::open(folder, Study::Mode::kCreateOrOpen);
+    study->save_discovery(d[0].discoveries[0]);
+    return sweep(*study, engine_, {&sae, 1}, task_, contents, options, eval, control);
+  };
+  const std::string base = testing::TempDir() + "saif_sweep_" + std::to_string(::getpid());
+  fs::remove_all(base);
+  const SweepResult whole = run(base + "/whole", control_);
+  EXPECT_GT(whole.computed, 4);
+  EXPECT_EQ(whole.reused, 0);
+
+  Control stopping;
+  int reports = 0;
+  stopping.on_progress = [&](const Progress&) {
+    if (++reports == 20) stopping.request_stop();
+  };
+  EXPECT_EQ(test::error_of([&] { run(base + "/cut", stopping); }).code(), Errc::kInterrupted);
+  const SweepResult resumed = run(base + "/cut", control_);
+  EXPECT_EQ(resumed.best_test.to_json().dump(), whole.best_test.to_json().dump());
+  EXPECT_EQ(resumed.cells.size(), whole.cells.size());
+  const SweepResult third = run(base + "/cut", control_);
+  EXPECT_EQ(third.computed, 0);
+  EXPECT_EQ(third.reused, whole.computed);
+  fs::remove_all(base);
+}
+
+}  // namespace
+}  // namespace saif
