@@ -29,7 +29,7 @@ class Control {
   void check(const std::string& what) const {
     if (stop_requested()) throw Error(Errc::kInterrupted, what + " was interrupted");
   }
-  void report(Progress progress) const {
+  void report(const Progress& progress) const {
     if (on_progress) on_progress(progress);
   }
 

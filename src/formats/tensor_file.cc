@@ -1,8 +1,7 @@
-#include "saif/tensor.h"
-
 #include <cstring>
 
 #include "formats/safetensors.h"
+#include "saif/tensor.h"
 
 namespace saif {
 

@@ -1,8 +1,6 @@
 // What this machine has and how fast it multiplies and reads: the roofs that `saif bench` compares with.
 #include "saif/machine.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <cstdlib>
 #include <fstream>
@@ -112,9 +110,7 @@ inline __attribute__((always_inline)) uint64_t sum_words(const uint64_t* p, int6
 uint64_t sum_plain(const uint64_t* p, int64_t n) { return sum_words(p, n); }
 #if defined(__x86_64__)
 __attribute__((target("avx2"))) uint64_t sum_avx2(const uint64_t* p, int64_t n) { return sum_words(p, n); }
-__attribute__((target("avx512f,prefer-vector-width=512"))) uint64_t sum_avx512(const uint64_t* p, int64_t n) {
-  return sum_words(p, n);
-}
+__attribute__((target("avx512f"))) uint64_t sum_avx512(const uint64_t* p, int64_t n) { return sum_words(p, n); }
 #endif
 
 using SumWords = uint64_t (*)(const uint64_t*, int64_t);
