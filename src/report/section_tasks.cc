@@ -76,14 +76,15 @@ std::optional<double> p_against_saif(const Json& row) {
   return test ? number(*test, "mcnemar_p") : std::nullopt;
 }
 
+double strict_of(const Json& row) { return number(row, "strict").value_or(-1); }
+
 // Rows of the comparison, best first; equals stay in order.
 std::vector<const Json*> by_success(const Json& task) {
   std::vector<const Json*> out;
   for (const Json& row : list(task, "rows")) {
     if (!is_extra(row) && number(row, "strict")) out.push_back(&row);
   }
-  std::stable_sort(out.begin(), out.end(),
-                   [](const Json* a, const Json* b) { return *number(*a, "strict") > *number(*b, "strict"); });
+  std::stable_sort(out.begin(), out.end(), [](const Json* a, const Json* b) { return strict_of(*a) > strict_of(*b); });
   return out;
 }
 
@@ -110,7 +111,7 @@ std::string verdict_on(const Json& task) {
   if (rows.empty()) return "No result.";
   std::vector<std::string> best;
   for (const Json* row : rows) {
-    if (*number(*row, "strict") == *number(*rows[0], "strict")) best.push_back(name_and_share(*row));
+    if (strict_of(*row) == strict_of(*rows[0])) best.push_back(name_and_share(*row));
   }
   if (best.size() > 1) return "A tie: " + joined(best) + ".";
   if (rows.size() == 1) return "Only " + best[0] + " was measured.";
@@ -142,7 +143,7 @@ void tiles(Html& page, const Json& report) {
       if (!strict) continue;
       sum += *strict;
       ++n;
-      wins += *strict == *number(*by_success(task)[0], "strict");
+      wins += *strict == strict_of(*by_success(task)[0]);
     }
     if (n == 0) continue;
     const MethodLook look = look_of(key);
@@ -221,7 +222,7 @@ void numbers(Html& page, const Json& report) {
   for (const Json& task : list(report, "tasks")) {
     const auto& rows = list(task, "rows");
     const auto order = by_success(task);
-    const double best = order.empty() ? -1 : *number(*order[0], "strict");
+    const double best = order.empty() ? -1 : strict_of(*order[0]);
     for (size_t r = 0; r < rows.size(); ++r) {
       page.open("tr", {{"class", r == 0 ? "first" : ""}});
       if (r == 0) {
