@@ -94,7 +94,16 @@ class StudyTest : public testing::Test {
       mean_plus += p * (p - m);
       mean_minus += m * (p - m);
     }
-    w.threshold.as<float>()[5] = static_cast<float>(0.5 * (mean_plus + mean_minus));
+    const double threshold = 0.5 * (mean_plus + mean_minus);
+    w.threshold.as<float>()[5] = static_cast<float>(threshold);
+    const auto fires = [&](Mat<const float> h, int64_t r) {
+      double pre = 0;
+      for (int64_t c = 0; c < 24; ++c) pre += static_cast<double>(h(r, c)) * w.w_enc.f32()(5, c);
+      return pre > threshold;
+    };
+    int64_t pairs = 0;
+    for (int64_t r = 0; r < plus.f32().rows(); ++r) pairs += fires(plus.f32(), r) && !fires(minus.f32(), r / 4);
+    planted_ = static_cast<double>(pairs) / static_cast<double>(plus.f32().rows());
     return Sae::from_weights(config, std::move(w));
   }
 
@@ -109,6 +118,7 @@ class StudyTest : public testing::Test {
   Engine engine_;
   Task task_;
   Control control_;
+  double planted_ = 0;  // sensitivity of the planted latent, from its definition
 };
 
 TEST_F(StudyTest, FindsAPlantedLatent) {
@@ -119,7 +129,8 @@ TEST_F(StudyTest, FindsAPlantedLatent) {
   const Discovery& d = results[0].discoveries.at(0);
   EXPECT_EQ(d.pairs, 32);
   EXPECT_EQ(d.latents.at(0).index, 5);
-  EXPECT_GT(d.latents[0].sensitivity, 0.8);
+  EXPECT_DOUBLE_EQ(d.latents[0].sensitivity, planted_);
+  EXPECT_GT(planted_, 0.6);
   EXPECT_LE(d.latents[0].ci.low, d.latents[0].sensitivity);
   EXPECT_GE(d.latents[0].ci.high, d.latents[0].sensitivity);
   EXPECT_EQ(d.latents[0].top.size(), 8u);
@@ -200,14 +211,17 @@ TEST_F(StudyTest, AStoppedSweepGoesOnWhereItWas) {
   };
   const std::string base = testing::TempDir() + "saif_sweep_" + std::to_string(::getpid());
   fs::remove_all(base);
-  const SweepResult whole = run(base + "/whole", control_);
+  int total = 0;
+  Control counting;
+  counting.on_progress = [&](const Progress&) { ++total; };
+  const SweepResult whole = run(base + "/whole", counting);
   EXPECT_GT(whole.computed, 4);
   EXPECT_EQ(whole.reused, 0);
 
   Control stopping;
   int reports = 0;
   stopping.on_progress = [&](const Progress&) {
-    if (++reports == 20) stopping.request_stop();
+    if (++reports == total / 2) stopping.request_stop();
   };
   EXPECT_EQ(test::error_of([&] { run(base + "/cut", stopping); }).code(), Errc::kInterrupted);
   const SweepResult resumed = run(base + "/cut", control_);

@@ -49,9 +49,10 @@ class Runner {
     for (const Recipe& recipe : recipes) {
       const std::string key = key_of(recipe, contents);
       Study::CellRow& row = out.emplace_back(Study::CellRow{key, task_.name, split, {}});
+      const bool fresh = counted_.insert(key).second;  // later stages meet earlier cells again
       if (study_.has_cell(key)) {
         row.result = study_.cell(key);
-        ++reused;
+        reused += fresh;
         continue;
       }
       requests.push_back({&task_, recipe, vector_of(recipe)});
@@ -98,6 +99,7 @@ class Runner {
   const Control& control_;
   std::map<Key, Discovery> discoveries_;
   std::map<Key, std::shared_ptr<const Sae>> saes_;
+  std::set<std::string> counted_;
 };
 
 // Largest strict share; ties: loose, then the weaker, then the smaller setting.
