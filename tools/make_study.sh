@@ -27,9 +27,9 @@ step() {
 
 for task in $tasks; do
   step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --k 1,5,15,30 --beta 0,1 --scale 1,1.5,2,3 \
-    --rank mean_difference,specific_mean --decay 0.05,0 --contents 16 --confirm 3 --rounds 1
+    --rank mean_difference,specific_mean --decay 0.05,0 --contents 12 --confirm 2 --rounds 1
   step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --scale 1,1.5,2 \
-    --decay 0 --contents 16 --confirm 2 --rounds 1
+    --decay 0 --contents 12 --confirm 1 --rounds 1
 done
 
 python3 tools/collect_study.py --work "$work" --tasks "$tasks" --out data/studies/smollm2.json
@@ -38,7 +38,7 @@ for task in $tasks; do
   best=$(python3 tools/collect_study.py --best "$work/sweep-$task.json")
   # shellcheck disable=SC2086
   step "grid-$task" "$saif" sweep "$work/study" --task "$task" --order full --layer all --k 1,5,15,30 $best \
-    --contents 16 --confirm 1
+    --contents 12 --confirm 1
   # shellcheck disable=SC2086
   step "pre-$task" "$saif" eval "$work/study" --task "$task" --split test --limit 100 --method saif,prompt,prompt_pre \
     --placement pre --no-perplexity $(python3 tools/collect_study.py --recipe "$work/sweep-$task.json")
