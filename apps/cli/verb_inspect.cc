@@ -32,7 +32,7 @@ Json inspect_sae(const Context& context, const Options& o) {
   const auto sae = Sae::load(o.path);
   Json out = Json::object({{"kind", "sae"}, {"path", sae->path()}});
   const Json config = sae->config().to_json();
-  for (const auto& [key, value] : config.members()) out[key] = value;
+  for (const auto& [key, value] : config.members()) out[key == "kind" ? "architecture" : key] = value;
   out["sha256"] = sae->sha256();
   if (!o.model.empty()) {
     const Loaded loaded = load_engine(o.model);
