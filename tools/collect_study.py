@@ -117,7 +117,11 @@ def collect(work, tasks, settings):
     grids, tests, pres = {}, {}, {}
     for task in tasks:
         sweep = read(os.path.join(work, f"sweep-{task}.json"))
-        diffmean = best_recipe(os.path.join(work, f"diffmean-{task}.json"))
+        own = os.path.join(work, f"diffmean-{task}.json")
+        if os.path.exists(own):
+            diffmean = best_recipe(own)
+        else:  # not swept: the block of the best latents, at the strength that is usual for it
+            diffmean = dict(sweep["best"]["recipe"], method="diffmean", scale=1.5, decay=0.0)
         study["tasks"].append({"name": task, "saif": sweep["best"]["recipe"], "diffmean": diffmean,
                                "tuning": slim(sweep["best"]["tuning"]), "test": slim(sweep["best"]["test"])})
         grid = [c for c in optional(work, f"grid-{task}", "cells")]

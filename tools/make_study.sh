@@ -28,6 +28,8 @@ step() {
 for task in $tasks; do
   step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --k 1,5,15,30 --beta 0,1 --scale 1,1.5,2,3 \
     --rank mean_difference,specific_mean --decay 0.05,0 --contents 12 --confirm 2 --rounds 1
+done
+for task in $tasks; do
   step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --scale 1,1.5,2 \
     --decay 0 --contents 12 --confirm 1 --rounds 1
 done
