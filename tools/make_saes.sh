@@ -8,9 +8,9 @@ cd "$(dirname "$0")/.."
 saif=build/release/saif
 work=${SAIF_SAES_WORK:-build/saes}
 out=models/smollm2-135m-instruct
-prompts=${SAIF_SAES_PROMPTS:-20000}
-part=2000
-layers=${SAIF_SAES_LAYERS:-"14 18 22 24 27"}
+prompts=${SAIF_SAES_PROMPTS:-7000}
+part=500
+layers=${SAIF_SAES_LAYERS:-"18 20 22 24"}
 d_sae=${SAIF_SAES_WIDTH:-4096}
 
 mkdir -p "$work"
@@ -21,7 +21,7 @@ for file in "$work"/part-*.jsonl; do
   answers=${file/part-/answers-}
   [ -s "$answers" ] && continue
   echo "==> the model answers $(basename "$file")"
-  "$saif" run smollm2 --chat --file "$file" --max-tokens 72 --temperature 0.8 --top-p 0.95 \
+  "$saif" run smollm2 --chat --file "$file" --max-tokens 64 --temperature 0.8 --top-p 0.95 --batch 256 \
     --seed "$(basename "$file" | tr -dc 0-9 | sed 's/^0*//;s/^$/0/')" --json >"$answers.tmp"
   mv "$answers.tmp" "$answers"
 done
@@ -32,7 +32,7 @@ python3 tools/corpus_documents.py --answers "$work"/answers-*.jsonl --out "$work
 sites=$(for layer in $layers; do echo "blocks.$layer.hook_resid_post"; done | paste -sd,)
 echo "==> training at $sites"
 "$saif" sae train --model smollm2 --corpus "$work/documents.jsonl" --site "$sites" \
-  --kind topk --d-sae "$d_sae" --k 32 --epochs 3 --context 160 --skip-first 1 --dtype bf16 --seed 0 --out "$work/trained" \
+  --kind topk --d-sae "$d_sae" --k 32 --batch 1024 --lr 8e-4 --epochs 4 --context 160 --dead-after 100000 --out "$work/trained" \
   --json | tee "$work/metrics.jsonl"
 
 mkdir -p "$out"
@@ -41,5 +41,6 @@ for layer in $layers; do
   mkdir -p "$out/blocks.$layer.hook_resid_post"
   cp "$work/trained/blocks.$layer.hook_resid_post"/{cfg.json,sae_weights.safetensors} "$out/blocks.$layer.hook_resid_post/"
 done
-python3 tools/model_card.py --metrics "$work/metrics.jsonl" --documents "$work/documents.jsonl" --out "$out/README.md"
+python3 tools/model_card.py --metrics "$work/metrics.jsonl" --documents "$work/documents.jsonl" \
+  --tokens "${SAIF_SAES_TOKENS:-93 times as many}" --command "--d-sae $d_sae --k 32 --batch 1024 --lr 8e-4 --epochs 4" --out "$out/README.md"
 du -sh "$out"

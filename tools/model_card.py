@@ -16,12 +16,12 @@ format, bfloat16, made for this project. One folder per block.
 Measured on held-out documents of the same corpus, the first token of every document left out. FVU: fraction of variance
 unexplained. Loss recovered: (CE_zero - CE_sae) / (CE_zero - CE_clean) with the reconstruction spliced in.
 
-**Data.** {documents} documents of about {tokens} tokens, all written by the model itself: our own prompts (`data/corpus`:
+**Data.** {documents} documents, about {tokens} tokens, all written by the model itself: our own prompts (`data/corpus`:
 subjects x question forms x about twenty kinds of instruction in several phrasings, before and after the content; about
 40 % without an instruction), answered at temperature 0.8, top-p 0.95. No foreign text.
 
-**Recipe.** `make saes` (tools/make_saes.sh) reproduces them: `saif sae train --kind topk {command}`. The algorithm is in
-docs/sae_training.md.
+**Recipe.** `make saes` (tools/make_saes.sh) reproduces them: `saif sae train --kind topk {command}`.
+The algorithm is in [docs/sae_training.md](../../docs/sae_training.md).
 
 **Use.** `Sae::load`, `saif sae encode`, or SAELens' own loader. They are bundled for the demo; they are small and were
 trained briefly, so expect coarse latents.
@@ -40,8 +40,8 @@ def main():
     args = parser.parse_args()
     with open(args.documents, encoding="utf-8") as lines:
         documents = sum(1 for _ in lines)
-    rows = ["| site | latents | active | FVU | explained variance | dead | loss recovered | tokens/s |",
-            "|---|--:|--:|--:|--:|--:|--:|--:|"]
+    rows = ["| site | latents | active | FVU | explained variance | dead | loss recovered |",
+            "|---|--:|--:|--:|--:|--:|--:|"]
     with open(args.metrics, encoding="utf-8") as lines:
         for line in lines:
             if not line.strip():
@@ -50,7 +50,7 @@ def main():
             with open(os.path.join(os.path.dirname(args.out), m["site"], "cfg.json"), encoding="utf-8") as f:
                 config = json.load(f)
             rows.append(f"| `{m['site']}` | {config['d_sae']} | {m['l0']:.1f} | {m['fvu']:.3f} | {1 - m['fvu']:.3f} "
-                        f"| {100 * m['dead']:.1f} % | {m['loss_recovered']:.3f} | {m['tokens_per_s']:.0f} |")
+                        f"| {100 * m['dead']:.1f} % | {m['loss_recovered']:.3f} |")
     card = CARD.format(table="\n".join(rows), documents=documents, tokens=args.tokens or "?", command=args.command)
     with open(args.out, "w", encoding="utf-8") as f:
         f.write(card)
