@@ -1,12 +1,12 @@
 // Rates of linear() on the shapes of SmolLM2-135M beside oneDNN's and the machine's own: the peak of the instruction
 // and the read rate of memory, both measured in this run. Best of several short repetitions.
-#include <omp.h>
 
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <vector>
 
+#include "base/parallel.h"
 #include "kernels/backend.h"
 
 #if defined(__x86_64__)

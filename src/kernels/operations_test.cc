@@ -6,7 +6,7 @@
 #include <limits>
 
 #include "kernels/backend.h"
-#include "kernels/testing.h"
+#include "support/kernel_matrices.h"
 
 namespace saif {
 namespace {
