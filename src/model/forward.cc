@@ -59,7 +59,7 @@ struct Forward::Impl {
   Mat<float> embed();
   Mat<float> block(int layer, Mat<float> x);
   void attend(int layer, Mat<float> q, Mat<float> z);
-  void attend_by_pattern(const Tap& tap, const AttentionShape& shape, Mat<float> q, Mat<float> z);
+  void show_pattern(const Tap& tap, const AttentionShape& shape, Mat<float> q, Mat<float> z);
   void mlp(int layer, Mat<float> x);
   void mlp_in_pieces(const BlockWeights& w, Mat<float> x);
   void project(Mat<const float> x, const LinearWeights& w, const Tap& tap, Mat<float> residual);
@@ -104,7 +104,8 @@ struct Forward::Impl {
 
   std::vector<KvView> views_;
   std::vector<AttentionRun> attention_runs_;
-  Buffer residual_, kept_residual_, normed_, kept_normed_, q_, k_, v_, z_, gate_, up_, out_, logits_, pattern_, padded_;
+  Buffer residual_, kept_residual_, normed_, kept_normed_, q_, k_, v_, z_, gate_, up_, out_, logits_, pattern_, padded_,
+      applied_;
 };
 
 Forward::Impl::Impl(std::shared_ptr<const Model> loaded)
@@ -276,15 +277,13 @@ void Forward::Impl::attend(int layer, Mat<float> q, Mat<float> z) {
       arch.n_heads,         arch.n_kv_heads,        arch.d_head,
       arch.attention_scale, arch.attention_softcap, arch.layers[static_cast<size_t>(layer)].window};
   const Tap tap = ask(SiteKind::kPattern, layer);
-  if (tap) {
-    attend_by_pattern(tap, shape, q, z);
-  } else {
-    backend->attention(q, attention_runs_, shape, z);
-  }
+  backend->attention(q, attention_runs_, shape, z);
+  if (tap) show_pattern(tap, shape, q, z);
 }
 
-// The same through the probabilities themselves: [rows, n_heads * max_keys_], each head's padded with zeros.
-void Forward::Impl::attend_by_pattern(const Tap& tap, const AttentionShape& shape, Mat<float> q, Mat<float> z) {
+// Shows the probabilities, [rows, n_heads * max_keys_], each head's padded with zeros. Only rows whose probabilities an
+// editor changed get their z from them: attention() stays the one definition of all others, to the last bit.
+void Forward::Impl::show_pattern(const Tap& tap, const AttentionShape& shape, Mat<float> q, Mat<float> z) {
   const Mat<float> padded = padded_.take(q.rows(), arch.n_heads * max_keys_);
   std::fill_n(padded.data(), padded.rows() * padded.cols(), 0.0F);
   const auto copy_heads = [&](const AttentionRun& run, const Mat<float>& pattern, bool to_padded) {
@@ -302,11 +301,22 @@ void Forward::Impl::attend_by_pattern(const Tap& tap, const AttentionShape& shap
     backend->attention_pattern(q, run, shape, pattern);
     copy_heads(run, pattern, true);
   }
+  std::vector<float> before;
+  if (tap.edited) before.assign(padded.data(), padded.data() + padded.rows() * padded.cols());
   show(tap, padded);
+  if (!tap.edited) return;
+  const auto changed = [&](int64_t row) {
+    const float* now = padded.row(row);
+    return !std::equal(now, now + padded.cols(), before.data() + row * padded.cols());
+  };
+  const Mat<float> applied = applied_.take(z.rows(), z.cols());
   for (const AttentionRun& run : attention_runs_) {
     const Mat<float> pattern = pattern_.take(run.n_rows, arch.n_heads * (run.position + run.n_rows));
     copy_heads(run, pattern, false);
-    backend->attention_apply(pattern, run, shape, z);
+    backend->attention_apply(pattern, run, shape, applied);
+    for (int64_t r = run.row; r < run.row + run.n_rows; ++r) {
+      if (changed(r)) std::copy_n(applied.row(r), z.cols(), z.row(r));
+    }
   }
 }
 
