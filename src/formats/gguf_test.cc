@@ -172,7 +172,8 @@ TEST(ParseGguf, honours_alignment_and_version_2) {
   spec.entries = {[](Bytes& b) { b.key("general.alignment", GgufType::kU32).u32(64); }};
   spec.tensors = {{"a", {1}, 0, 0}, {"b", {1}, 0, 64}};
   spec.data = 68;
-  const auto result = parse(build(spec));
+  const std::string bytes = build(spec);  // a view lives no longer than its bytes
+  const auto result = parse(bytes);
   ASSERT_TRUE(result.ok()) << result.error().what();
   EXPECT_EQ(result.value().require_tensor("b").offset % 64, 0u);
   EXPECT_EQ(result.value().version(), 2u);
