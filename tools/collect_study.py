@@ -145,7 +145,7 @@ def main():
     parser.add_argument("--best")
     parser.add_argument("--work")
     parser.add_argument("--tasks", default="")
-    parser.add_argument("--contents", type=int, default=100, help="test prompts per instruction in the demo")
+    parser.add_argument("--contents", type=int, default=50, help="test prompts per instruction in the demo")
     parser.add_argument("--out")
     args = parser.parse_args()
     if args.recipe:
