@@ -40,7 +40,7 @@ Generation::Generation(EngineParts& engine, std::span<const GenerateRequest> req
     own_capacity_ = std::max(own_capacity_, std::min(kOwnTokens, limit_of(r)));
   }
   trie_.finish();
-  kv_.emplace(architecture_, trie_);
+  kv_ = std::make_unique<TrieKv>(architecture_, trie_);
   std::vector<int64_t> rank(trie_.nodes().size());
   for (size_t i = 0; i < rank.size(); ++i) rank[trie_.order()[i]] = static_cast<int64_t>(i);
   for (const TrieNode& node : trie_.nodes()) needed_by_.push_back(node.sequences);

@@ -5,7 +5,6 @@
 #include <chrono>
 #include <deque>
 #include <memory>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -58,9 +57,9 @@ class Generation {
   const Engine::OnToken& on_token_;
   const Engine::OnDone& on_done_;
 
-  Trie trie_;  // of all prompts without their last tokens
-  std::optional<TrieKv> kv_;
-  std::vector<size_t> order_;  // requests as they are admitted: those of one prefix together
+  Trie trie_;                   // of all prompts without their last tokens
+  std::unique_ptr<TrieKv> kv_;  // made once the trie is whole
+  std::vector<size_t> order_;   // requests as they are admitted: those of one prefix together
   size_t admitted_ = 0, done_ = 0;
   std::vector<int32_t> needed_by_;     // per node: requests that still need it
   std::vector<bool> queued_;           // per node

@@ -4,7 +4,9 @@
 
 #if defined(__x86_64__)
 
+#if !defined(__clang__)
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12: _mm512_undefined_ps in its own header
+#endif
 #include <immintrin.h>
 
 #include <algorithm>
