@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <utility>
 
 #include "saif/error.h"
 
@@ -33,6 +34,12 @@ class Descriptor {
  private:
   int fd_;
 };
+
+// Something that is written to, never replaced: /dev/null, a pipe.
+bool is_device(const std::string& path) {
+  struct stat info {};
+  return ::stat(path.c_str(), &info) == 0 && !S_ISREG(info.st_mode) && !S_ISDIR(info.st_mode);
+}
 
 size_t size_of_regular(int fd, const std::string& path) {
   struct stat info {};
@@ -83,9 +90,10 @@ void write_file_atomically(const std::string& path, std::string_view bytes) {
   file.commit();
 }
 
-AtomicFile::AtomicFile(std::string path)
-    : path_(std::move(path)), temporary_(path_ + ".tmp." + std::to_string(::getpid())) {
-  fd_ = ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+AtomicFile::AtomicFile(std::string path) : path_(std::move(path)) {
+  if (!is_device(path_)) temporary_ = path_ + ".tmp." + std::to_string(::getpid());
+  fd_ = temporary_.empty() ? ::open(path_.c_str(), O_WRONLY | O_CLOEXEC)
+                           : ::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
   if (fd_ < 0) fail(path_, "write");
 }
 
@@ -94,7 +102,7 @@ AtomicFile::~AtomicFile() { discard(); }
 void AtomicFile::discard() {
   if (fd_ < 0) return;
   ::close(fd_);
-  ::unlink(temporary_.c_str());
+  if (!temporary_.empty()) ::unlink(temporary_.c_str());
   fd_ = -1;
 }
 
@@ -110,6 +118,10 @@ void AtomicFile::write(const void* data, size_t bytes) {
 }
 
 void AtomicFile::commit() {
+  if (temporary_.empty()) {
+    if (::close(std::exchange(fd_, -1)) != 0) fail(path_, "write");
+    return;
+  }
   if (::fsync(fd_) != 0) fail(path_, "write");
   const int fd = fd_;
   fd_ = -1;

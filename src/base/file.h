@@ -15,7 +15,8 @@ bool directory_exists(const std::string& path);
 void make_directories(const std::string& path);  // like mkdir -p
 
 std::string read_file(const std::string& path);
-// Writes path.tmp.PID, syncs, renames. On failure the temporary is removed and the old file is untouched.
+// Writes path.tmp.PID, syncs, renames. On failure the temporary is removed and the old file is untouched. A device or
+// pipe is written to as it is, never replaced.
 void write_file_atomically(const std::string& path, std::string_view bytes);
 
 // The same for content that is produced piece by piece. Destroyed without commit(): nothing is left behind.
@@ -30,7 +31,7 @@ class AtomicFile {
 
  private:
   void discard();
-  std::string path_, temporary_;
+  std::string path_, temporary_;  // temporary_ "": path_ is a device
   int fd_ = -1;
 };
 
