@@ -33,7 +33,7 @@ if(SAIF_SANITIZE)
   return()
 endif()
 
-file(GLOB _suites CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/*_test.cc")
+file(GLOB _suites CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/*_test.cc" "${CMAKE_SOURCE_DIR}/tests/support/*.cc")
 if(_suites)
   saif_test_executable(saif_suites_test SOURCES ${_suites} LIBRARIES saif_lib)
   add_dependencies(saif_suites_test saif)
