@@ -17,15 +17,16 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// A bar on a terminal; elsewhere a line at the start of a stage and one every ten seconds.
+// A bar on a terminal; elsewhere a line every ten seconds, so that short work is silent.
 class ProgressPrinter {
  public:
   void operator()(const Progress& p) {
     const auto now = Clock::now();
     const bool new_stage = p.stage != stage_;
     const bool finished = p.total > 0 && p.done >= p.total;
-    if (!new_stage && !finished &&
-        now - last_ < (terminal_ ? std::chrono::milliseconds(100) : std::chrono::seconds(10))) {
+    const auto pause = now - last_;
+    if (terminal_ ? !new_stage && !finished && pause < std::chrono::milliseconds(100)
+                  : pause < std::chrono::seconds(10)) {
       return;
     }
     if (new_stage && terminal_ && drawn_) std::fputc('\n', stderr);
@@ -51,7 +52,7 @@ class ProgressPrinter {
   bool terminal_ = ::isatty(STDERR_FILENO) != 0;
   bool drawn_ = false;
   std::string stage_;
-  Clock::time_point last_{};
+  Clock::time_point last_ = Clock::now();
 };
 
 ProgressPrinter& printer() {

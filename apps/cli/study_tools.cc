@@ -93,6 +93,13 @@ std::string choose_task(const Study& study, const std::string& name) {
   throw Error(Errc::kNotFound, message);
 }
 
+Task load_study_task(const Study& study, const std::string& name) {
+  const Json manifest = study.manifest();
+  const Json* files = manifest.find("tasks");
+  const Json* file = files ? files->find(name) : nullptr;
+  return load_task(file ? file->as_string() : name);
+}
+
 int layer_of(const std::string& site) { return Site::parse(site).layer; }
 
 Discovery choose_discovery(const Study& study, const std::string& task, int layer, const std::string& placement) {

@@ -8,6 +8,7 @@
 #include "app.h"
 #include "saif/sae.h"
 #include "saif/sweep.h"
+#include "saif/task.h"
 
 namespace saif::cli {
 
@@ -30,6 +31,8 @@ OpenStudy open_study(const std::string& folder, const std::string& dtype);
 
 // The study's only task, or the one named.
 std::string choose_task(const Study& study, const std::string& name);
+// The task of that name: from the file it was found with, else from the bundled ones.
+Task load_study_task(const Study& study, const std::string& name);
 // The discovery at a layer (-1: the deepest) and placement; throws kNotFound naming what there is.
 Discovery choose_discovery(const Study& study, const std::string& task, int layer, const std::string& placement);
 const Sae& sae_of(const OpenStudy& open, const Discovery& discovery);

@@ -91,7 +91,7 @@ std::vector<MethodResult> evaluate_missing(const Context& context, OpenStudy& op
 void eval(const Context& context, Options& o) {
   o.eval.perplexity = !o.no_perplexity;
   OpenStudy open = open_study(o.study, o.dtype);
-  const Task task = load_task(choose_task(*open.study, o.task));
+  const Task task = load_study_task(*open.study, choose_task(*open.study, o.task));
   std::vector<Content> contents = of_split(load_contents(o.contents), parse_split(o.split));
   if (o.limit > 0 && static_cast<int64_t>(contents.size()) > o.limit) contents.resize(static_cast<size_t>(o.limit));
   const std::vector<Recipe> recipes = recipes_of(*open.study, task.name, o);

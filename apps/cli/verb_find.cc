@@ -1,3 +1,5 @@
+#include <filesystem>
+
 #include "saif/task.h"
 #include "study_tools.h"
 #include "verbs.h"
@@ -56,7 +58,11 @@ void find(const Context& context, Options& o) {
   const auto study = Study::open(o.out, Study::Mode::kCreateOrOpen);
   Json options = options_to_json(o.find);
   options["contents_file"] = o.contents;
-  study->set_manifest(make_manifest(loaded, saes, options));
+  Json manifest = make_manifest(loaded, saes, options);
+  const Json before = study->manifest();
+  if (const Json* files = before.find("tasks")) manifest["tasks"] = *files;
+  for (const Task& task : tasks) manifest["tasks"][task.name] = std::filesystem::absolute(task.path).string();
+  study->set_manifest(manifest);
 
   const auto results = find_latents(*loaded.engine, saes, tasks, contents, o.find, context.control);
   Json layers = Json::array();

@@ -23,7 +23,7 @@ std::vector<int> parse_layers(const std::string& text) {
 void run_sweep(const Context& context, Options& o) {
   o.sweep.layer = parse_layers(o.layers);
   OpenStudy open = open_study(o.study, o.dtype);
-  const Task task = load_task(choose_task(*open.study, o.task));
+  const Task task = load_study_task(*open.study, choose_task(*open.study, o.task));
   const SweepResult result = sweep(*open.study, *open.loaded.engine, open.saes, task, load_contents(o.contents),
                                    o.sweep, o.eval, context.control);
   if (context.json) return print_json(result.to_json());
