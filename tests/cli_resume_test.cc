@@ -167,6 +167,8 @@ TEST_F(Sweeping, NothingIsComputedTwice) {
     ASSERT_TRUE(program.wait_until([&] { return cells(stopped) > kept; })) << program.wait().err;
     program.send(signal);
     const auto result = program.wait();
+    kept = cells(stopped);
+    if (result.signal == 0 && result.exit_code == 0) break;  // it was done before the signal came
     EXPECT_EQ(result.out, "");
     if (signal == SIGINT) {
       expect_error(result, 1, {"interrupted"});
@@ -189,12 +191,9 @@ TEST_F(Sweeping, NothingIsComputedTwice) {
 
 TEST_F(Sweeping, OneWriterAtATime) {
   const std::string s = study();
-  Program program(saif_binary(), command(s));
-  ASSERT_TRUE(program.wait_until([&] { return cells(s) > 0; }));
+  const auto writer = Study::open(s, Study::Mode::kOpen);
   bad(command(s), 1, {s});
   EXPECT_EQ(saif({"inspect", s, "--json"}).exit_code, 0);  // readers are welcome
-  program.send(SIGINT);
-  expect_error(program.wait(), 1, {"interrupted"});
 }
 
 TEST_F(Sweeping, FindInterruptedLeavesNoHalfStudy) {
