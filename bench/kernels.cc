@@ -55,7 +55,7 @@ double peak_gflops() {
 #pragma omp parallel
     sink = spin_bf16(kSteps);
   });
-  return 64e-9 * 12 * kSteps * omp_get_max_threads() / s;
+  return 64e-9 * 12 * kSteps * saif::max_threads() / s;
 }
 #else
 double peak_gflops() { return 0.0; }
@@ -84,7 +84,7 @@ int main() {
   const auto backend = saif::make_cpu_backend();
   const double peak = peak_gflops(), roof = read_gbytes();
   std::printf("%s, %d threads, %s; dpbf16 peak %.0f GFLOP/s, reads %.1f GB/s\n", backend->name().c_str(),
-              omp_get_max_threads(), saif::LibraryGemm::version().c_str(), peak, roof);
+              saif::max_threads(), saif::LibraryGemm::version().c_str(), peak, roof);
   std::printf("%-8s %5s %9s %7s %8s %7s %9s\n", "shape", "rows", "GFLOP/s", "peak", "GB/s", "memory", "oneDNN");
   const Shape shapes[] = {
       {"q,o", 576, 576}, {"k,v", 192, 576}, {"gate,up", 1536, 576}, {"down", 576, 1536}, {"lm_head", 49152, 576}};

@@ -17,11 +17,17 @@ void require(bool good, const std::string& who, const char* field, double found,
   throw Error(Errc::kInvalidArgument, who + ": " + field + " is " + std::to_string(found) + ", must be " + expected);
 }
 
+// NaN is passed over; -infinity when nothing else is there. Sixteen maxima at a time, which no step waits for.
 float maximum(const float* x, size_t n) {
-  float m = x[0];
-#pragma omp simd reduction(max : m)
-  for (size_t i = 0; i < n; ++i) m = std::max(m, x[i]);
-  return m;
+  constexpr size_t kLanes = 16;
+  float lanes[kLanes];
+  std::fill_n(lanes, kLanes, -std::numeric_limits<float>::infinity());
+  size_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (size_t j = 0; j < kLanes; ++j) lanes[j] = lanes[j] < x[i + j] ? x[i + j] : lanes[j];
+  }
+  for (; i < n; ++i) lanes[0] = std::max(lanes[0], x[i]);
+  return *std::max_element(lanes, lanes + kLanes);
 }
 
 // exp(x) for x <= 0 to a relative error of 2e-7; 0 below -87. Branch-free, so that loops over it become vector code.
@@ -70,7 +76,6 @@ int32_t Sampler::choose(std::span<float> logits) {
   if (n_logprobs_ > 0) note_logprobs(logits);
   if (options_.repetition_penalty != 1.0 && !seen_.empty()) {
     penalise(logits);
-    summarise(logits);
   }
   const int32_t id = options_.temperature > 0 ? draw(logits) : best(logits);
   const auto known = std::lower_bound(seen_.begin(), seen_.end(), id);
@@ -87,11 +92,15 @@ int32_t Sampler::choose(std::span<float> logits) {
 
 void Sampler::summarise(std::span<const float> logits) {
   block_max_.resize(blocks_of(logits.size()));
-  for (size_t b = 0; b < block_max_.size(); ++b)
-    block_max_[b] = maximum(logits.data() + b * kBlock, std::min(kBlock, logits.size() - b * kBlock));
+  for (size_t b = 0; b < block_max_.size(); ++b) summarise_block(logits, b);
   max_ = maximum(block_max_.data(), block_max_.size());
 }
 
+void Sampler::summarise_block(std::span<const float> logits, size_t b) {
+  block_max_[b] = maximum(logits.data() + b * kBlock, std::min(kBlock, logits.size() - b * kBlock));
+}
+
+// seen_ ascends, so that its tokens of a block follow each other.
 void Sampler::penalise(std::span<float> logits) {
   const auto penalty = static_cast<float>(options_.repetition_penalty);
   raw_.clear();
@@ -100,6 +109,13 @@ void Sampler::penalise(std::span<float> logits) {
     raw_.push_back(logit);
     logit = logit > 0 ? logit / penalty : logit * penalty;
   }
+  size_t done = block_max_.size();
+  for (const int32_t id : seen_) {
+    const size_t b = static_cast<size_t>(id) / kBlock;
+    if (b != done) summarise_block(logits, b);
+    done = b;
+  }
+  max_ = maximum(block_max_.data(), block_max_.size());
 }
 
 int32_t Sampler::best(std::span<const float> logits) const {

@@ -30,7 +30,8 @@ class Sampler {
     int32_t id;
   };
   void summarise(std::span<const float> logits);  // block_max_, max_
-  void penalise(std::span<float> logits);
+  void summarise_block(std::span<const float> logits, size_t block);
+  void penalise(std::span<float> logits);  // and brings block_max_, max_ up to date
   // Candidates of logits > threshold, unordered by value.
   void collect(std::span<const float> logits, float threshold);
   int32_t best(std::span<const float> logits) const;

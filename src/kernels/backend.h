@@ -57,6 +57,12 @@ struct AttentionRun {
   std::span<const KvView> chain;
 };
 
+// Rows [row, row + n_rows) of a batch of keys and values go to tokens [at, at + n_rows) of `segment`.
+struct KvRun {
+  int64_t row = 0, n_rows = 0, at = 0;
+  KvView segment;
+};
+
 struct AttentionShape {
   int64_t n_heads = 0, n_kv_heads = 0, d_head = 0;
   float scale = 1.0f;    // multiplies q.k
@@ -102,6 +108,13 @@ class Backend {
   virtual void rope(Mat<float> x, int64_t d_head, std::span<const int32_t> positions, const RopeTable& table) = 0;
   // Stores rows of k and v [n, n_kv_heads * d_head] at tokens [at, at + n) of the segment (offsets from its begin).
   virtual void kv_store(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvView& segment, int64_t at) = 0;
+  // The same for runs of a batch, which write disjoint tokens.
+  virtual void kv_store_runs(Mat<const float> k, Mat<const float> v, int64_t d_head, std::span<const KvRun> runs) {
+    for (const KvRun& run : runs) {
+      const int64_t end = run.row + run.n_rows;
+      kv_store(k.rows_range(run.row, end), v.rows_range(run.row, end), d_head, run.segment, run.at);
+    }
+  }
   // z[row] = softmax(scale * q k^T) v for all runs: q, z [rows, n_heads * d_head].
   virtual void attention(Mat<const float> q, std::span<const AttentionRun> runs, const AttentionShape& shape,
                          Mat<float> z) = 0;

@@ -107,6 +107,40 @@ Chain make_chain(Backend& backend, Mat<const float> k, Mat<const float> v, int64
   return chain;
 }
 
+// Bits of the reference, for stores that begin and end anywhere in a block; nothing else of the segment is written.
+TEST_P(Operations, KvStore) {
+  Random random(17);
+  for (const auto& [n_kv, d] : {std::pair<int64_t, int64_t>{3, 64}, {2, 7}, {1, 40}}) {
+    const int64_t capacity = 4096, size = capacity * n_kv * d;
+    const Matrix k = random.matrix(2000, n_kv * d, 3), v = random.matrix(2000, n_kv * d, 1);
+    std::vector<float> expected(static_cast<size_t>(2 * size), -1.0f), found = expected;
+    const auto view = [&](std::vector<float>& memory) {
+      return KvView{memory.data(), memory.data() + size, capacity, 0, 0};
+    };
+    int64_t at = 0;
+    for (const int64_t n : {1, 0, 15, 16, 7, 30, 2000, 1, 3}) {
+      const Mat<const float> keys = k.mat().rows_range(0, n), values = v.mat().rows_range(0, n);
+      ref_->kv_store(keys, values, d, view(expected), at);
+      cpu_->kv_store(keys, values, d, view(found), at);
+      at += n;
+    }
+    EXPECT_TRUE(expected == found);
+    // Many runs at once, each with its own offset.
+    std::vector<KvRun> ref_runs, cpu_runs;
+    for (int64_t r = 0, to = at; r + 9 <= 2000 && to + 12 <= capacity; r += 9, to += 12) {
+      ref_runs.push_back({r, 1 + (r / 9) % 9, to, view(expected)});
+      cpu_runs.push_back({r, 1 + (r / 9) % 9, to, view(found)});
+    }
+    for (const KvRun& run : ref_runs) {
+      const int64_t end = run.row + run.n_rows;
+      ref_->kv_store(k.mat().rows_range(run.row, end), v.mat().rows_range(run.row, end), d, run.segment, run.at);
+    }
+    cpu_->kv_store_runs(k.mat(), v.mat(), d, cpu_runs);
+    EXPECT_TRUE(expected == found);
+    EXPECT_THROW(cpu_->kv_store(k.mat(), v.mat(), d, view(found), capacity - 1999), Error);
+  }
+}
+
 TEST_P(Operations, Attention) {
   Random random(7);
   for (const auto& [n_heads, n_kv, d] :

@@ -104,6 +104,7 @@ struct Forward::Impl {
 
   std::vector<KvView> views_;
   std::vector<AttentionRun> attention_runs_;
+  std::vector<KvRun> kv_runs_;
   Buffer residual_, kept_residual_, normed_, kept_normed_, q_, k_, v_, z_, gate_, up_, out_, logits_, pattern_, padded_,
       applied_;
 };
@@ -321,13 +322,14 @@ void Forward::Impl::show_pattern(const Tap& tap, const AttentionShape& shape, Ma
 }
 
 void Forward::Impl::store(int layer, Mat<const float> k, Mat<const float> v) {
+  kv_runs_.clear();
   for (const Run& run : runs_) {
     KvSegment& segment = *run.from->chain.back();
     SAIF_CHECK(run.at == 0 || segment.has_layer(layer),
                "a KV segment whose earlier tokens have no keys of block " + std::to_string(layer));
-    backend->kv_store(k.rows_range(run.row, run.row + run.n_rows), v.rows_range(run.row, run.row + run.n_rows),
-                      arch.d_head, segment.view_to_store(layer, run.at, run.n_rows), run.at);
+    kv_runs_.push_back({run.row, run.n_rows, run.at, segment.view_to_store(layer, run.at, run.n_rows)});
   }
+  backend->kv_store_runs(k, v, arch.d_head, kv_runs_);
 }
 
 void Forward::Impl::begin(ForwardBatch& batch) {

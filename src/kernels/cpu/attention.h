@@ -23,6 +23,9 @@ struct AttentionInput {
   Mat<float> z;
 };
 
+// What Backend::kv_store does, serial and unchecked.
+void store_kv(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvView& segment, int64_t at);
+
 using AttendFunction = void (*)(const AttentionInput& input, const AttentionTask& task, Scratch& scratch);
 AttendFunction attend(Isa isa);
 

@@ -117,7 +117,27 @@ class CpuBackend final : public Backend {
     });
   }
   void kv_store(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvView& segment, int64_t at) override {
-    ref_->kv_store(k, v, d_head, segment, at);
+    internal::check_kv_store(k, v, d_head, segment, at);
+    const int64_t blocks = ceil_blocks(at + k.rows()) - at / kKvBlock;
+    by_rows(blocks, kKvBlock * k.cols(), [&](int64_t b, int64_t e) {
+      const int64_t first = std::max<int64_t>(0, (at / kKvBlock + b) * kKvBlock - at);
+      const int64_t last = std::min(k.rows(), (at / kKvBlock + e) * kKvBlock - at);
+      cpu::store_kv(k.rows_range(first, last), v.rows_range(first, last), d_head, segment, at + first);
+    });
+  }
+  void kv_store_runs(Mat<const float> k, Mat<const float> v, int64_t d_head, std::span<const KvRun> runs) override {
+    if (runs.size() == 1) return Backend::kv_store_runs(k, v, d_head, runs);
+    for (const KvRun& run : runs) {
+      const int64_t end = run.row + run.n_rows;
+      internal::check_kv_store(k.rows_range(run.row, end), v.rows_range(run.row, end), d_head, run.segment, run.at);
+    }
+    const auto n = static_cast<int64_t>(runs.size());
+    by_rows(n, 8 * k.rows() * k.cols() / std::max<int64_t>(n, 1), [&](int64_t b, int64_t e) {
+      for (const KvRun& run : runs.subspan(static_cast<size_t>(b), static_cast<size_t>(e - b))) {
+        const int64_t end = run.row + run.n_rows;
+        cpu::store_kv(k.rows_range(run.row, end), v.rows_range(run.row, end), d_head, run.segment, run.at);
+      }
+    });
   }
 
   void attention(Mat<const float> q, std::span<const AttentionRun> runs, const AttentionShape& shape,
@@ -203,6 +223,7 @@ class CpuBackend final : public Backend {
  private:
   static constexpr int64_t kSerialWork = 1 << 15;  // elements touched below which waking threads costs more
 
+  static int64_t ceil_blocks(int64_t tokens) { return (tokens + kKvBlock - 1) / kKvBlock; }
   template <class Body>
   static void by_rows(int64_t rows, int64_t row_work, const Body& body) {
     parallel_for(rows, std::max<int64_t>(1, kSerialWork / std::max<int64_t>(row_work, 1)), body);

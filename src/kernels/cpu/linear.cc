@@ -20,14 +20,16 @@ struct Plan {
   int64_t row_chunk;  // rows per task
   int64_t row_chunks;
   int64_t n_tasks;
+  int threads;
 };
 
 constexpr int64_t kDirectBytes = 64 << 10;  // weights per task of the direct way
 constexpr int64_t kMinRowChunk = 64;
-constexpr int64_t kSerialWork = 1 << 16;  // multiply-adds below which waking threads costs more
+constexpr int64_t kSerialWork = 1 << 16;   // multiply-adds below which waking threads costs more
+constexpr int64_t kSerialRound = 1 << 13;  // inputs that one thread rounds sooner than all meet at a barrier
 
 Plan make_plan(const LinearKernel& kernel, Mat<const float> x, std::span<const LinearPart> parts) {
-  Plan plan{kernel, parts, x.rows(), 0, false, 0, 0, 0, 0};
+  Plan plan{kernel, parts, x.rows(), 0, false, 0, 0, 0, 0, max_threads()};
   plan.n_units = ceil_div(ceil_div(x.cols(), kernel.inputs_per_unit), kUnitBlock) * kUnitBlock;
   plan.direct = x.rows() <= kernel.direct_rows;
   if (plan.direct) {
@@ -38,7 +40,7 @@ Plan make_plan(const LinearKernel& kernel, Mat<const float> x, std::span<const L
   }
   int64_t blocks = 0;
   for (const LinearPart& part : parts) blocks += ceil_div(part.w.out, plan.block);
-  const int64_t wanted = ceil_div(4 * max_threads(), std::max<int64_t>(blocks, 1));
+  const int64_t wanted = ceil_div(4 * plan.threads, std::max<int64_t>(blocks, 1));
   plan.row_chunks = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, x.rows() / kMinRowChunk));
   plan.row_chunk = ceil_div(ceil_div(x.rows(), plan.row_chunks), 8) * 8;
   plan.row_chunks = ceil_div(x.rows(), plan.row_chunk);
@@ -46,25 +48,43 @@ Plan make_plan(const LinearKernel& kernel, Mat<const float> x, std::span<const L
   return plan;
 }
 
-void run_task(const Plan& plan, int64_t task, const uint32_t* units, Scratch& scratch) {
+// A block of outputs: its part, its first output and its weights. No part when the task is past the last one.
+struct Block {
+  const LinearPart* part = nullptr;
+  int64_t first = 0;
+  WeightTile tile;
+};
+
+Block block_of(const Plan& plan, int64_t task) {
+  if (task >= plan.n_tasks) return {};
   int64_t block = task / plan.row_chunks;
   const LinearPart* part = plan.parts.data();
   while (block >= ceil_div(part->w.out, plan.block)) block -= ceil_div((part++)->w.out, plan.block);
-  const int64_t first_row = (task % plan.row_chunks) * plan.row_chunk;
-  const int64_t first = block * plan.block, n = std::min(plan.block, part->w.out - first);
+  const int64_t first = block * plan.block;
   const auto* data = static_cast<const std::byte*>(part->w.data);
-  const WeightTile tile{data + first * part->w.in * static_cast<int64_t>(size_of(part->w.dtype)), part->w.dtype, n,
-                        part->w.in};
+  return {part,
+          first,
+          {data + first * part->w.in * static_cast<int64_t>(size_of(part->w.dtype)), part->w.dtype,
+           std::min(plan.block, part->w.out - first), part->w.in}};
+}
+
+void run_task(const Plan& plan, int64_t task, const uint32_t* units, Scratch& scratch) {
+  const Block block = block_of(plan, task);
+  const LinearPart& part = *block.part;
+  const int64_t first_row = (task % plan.row_chunks) * plan.row_chunk;
   const UnitRows x{units + first_row * plan.n_units, std::min(plan.row_chunk, plan.rows - first_row), plan.n_units};
-  const LinearOutput out{part->y.row(first_row) + first, part->y.stride(), n,
-                         part->bias != nullptr ? part->bias + first : nullptr, part->accumulate};
+  const LinearOutput out{part.y.row(first_row) + block.first, part.y.stride(), block.tile.rows,
+                         part.bias != nullptr ? part.bias + block.first : nullptr, part.accumulate};
   if (plan.direct) {
-    plan.kernel.direct(x, tile, out);
+    plan.kernel.direct(x, block.tile, out);
     return;
   }
   auto* packed = scratch.get<uint32_t>(plan.n_units * plan.block);
-  plan.kernel.pack(tile, plan.n_units, packed);
-  plan.kernel.multiply(x, packed, out);
+  plan.kernel.pack(block.tile, plan.n_units, packed);
+  const WeightTile next = block_of(plan, task + plan.threads).tile;  // threads in step take every such task
+  const Ahead ahead{static_cast<const char*>(next.data),
+                    next.rows * next.in * static_cast<int64_t>(size_of(next.dtype))};
+  plan.kernel.multiply(x, packed, out, ahead);
 }
 
 }  // namespace
@@ -80,26 +100,25 @@ void Linear::run(Mat<const float> x, std::span<const LinearPart> parts, Compute 
   if (x.rows() == 0 || parts.empty()) return;
   const Plan plan = make_plan(compute == Compute::kBf16 ? *kernels_.bf16 : *kernels_.f32, x, parts);
   auto* units = units_.get<uint32_t>(plan.rows * plan.n_units);
-  const int threads = max_threads();
-  packed_.resize(std::max(packed_.size(), static_cast<size_t>(threads)));
+  packed_.resize(std::max(packed_.size(), static_cast<size_t>(plan.threads)));
   int64_t outputs = 0;
   for (const LinearPart& part : parts) outputs += part.w.out;
-  const bool parallel = threads > 1 && !omp_in_parallel() && x.rows() * x.cols() * outputs > kSerialWork;
+  const bool parallel = plan.threads > 1 && !omp_in_parallel() && x.rows() * x.cols() * outputs > kSerialWork;
+  const bool round_here = !parallel || x.rows() * x.cols() <= kSerialRound;
+  const auto round = [&](int64_t r) { plan.kernel.round(x.row(r), x.cols(), units + r * plan.n_units, plan.n_units); };
+  for (int64_t r = 0; round_here && r < plan.rows; ++r) round(r);
   if (!parallel) {
-    for (int64_t r = 0; r < plan.rows; ++r) {
-      plan.kernel.round(x.row(r), x.cols(), units + r * plan.n_units, plan.n_units);
-    }
     for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, packed_[0]);
     return;
   }
-#pragma omp parallel num_threads(threads)
+#pragma omp parallel num_threads(plan.threads)
   {
+    if (!round_here) {
 #pragma omp for schedule(static)
-    for (int64_t r = 0; r < plan.rows; ++r) {
-      plan.kernel.round(x.row(r), x.cols(), units + r * plan.n_units, plan.n_units);
+      for (int64_t r = 0; r < plan.rows; ++r) round(r);
     }
     Scratch& scratch = packed_[static_cast<size_t>(omp_get_thread_num())];
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, 1) nowait
     for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch);
   }
 }

@@ -37,6 +37,12 @@ struct UnitRows {
   int64_t rows = 0, n_units = 0;
 };
 
+// Weights that the thread is likely to pack next: `multiply` asks for them while it computes. 0 bytes: none.
+struct Ahead {
+  const char* data = nullptr;
+  int64_t bytes = 0;
+};
+
 struct LinearKernel {
   int64_t lanes;   // outputs of a panel
   int64_t panels;  // panels of a block, at most
@@ -44,7 +50,7 @@ struct LinearKernel {
   int64_t direct_rows;  // up to so many rows `direct` is the better way; 0: never
   void (*round)(const float* x, int64_t n, uint32_t* units, int64_t n_units);
   void (*pack)(const WeightTile& w, int64_t n_units, uint32_t* packed);
-  void (*multiply)(const UnitRows& x, const uint32_t* packed, const LinearOutput& out);
+  void (*multiply)(const UnitRows& x, const uint32_t* packed, const LinearOutput& out, const Ahead& ahead);
   void (*direct)(const UnitRows& x, const WeightTile& w, const LinearOutput& out);  // any number of w.rows
 };
 

@@ -168,7 +168,8 @@ SAIF_AVX512 void pack(const WeightTile& w, int64_t n_units, uint32_t* packed) {
 }
 
 template <class Op, int kM, int kN>
-SAIF_AVX512 void multiply_tile(const UnitRows& x, int64_t row, const uint32_t* packed, const LinearOutput& out) {
+SAIF_AVX512 void multiply_tile(const UnitRows& x, int64_t row, const uint32_t* packed, const LinearOutput& out,
+                               const Ahead& ahead) {
   __m512 sums[kM][kN];
   SAIF_UNROLL
   for (int r = 0; r < kM; ++r) {
@@ -176,15 +177,20 @@ SAIF_AVX512 void multiply_tile(const UnitRows& x, int64_t row, const uint32_t* p
     for (int p = 0; p < kN; ++p) sums[r][p] = _mm512_setzero_ps();
   }
   const uint32_t* rows = x.data + row * x.n_units;
-  for (int64_t u = 0; u < x.n_units; ++u, packed += kN * kLanes) {
-    __m512i w[kN];
-    SAIF_UNROLL
-    for (int p = 0; p < kN; ++p) w[p] = _mm512_loadu_si512(packed + p * kLanes);
-    SAIF_UNROLL
-    for (int r = 0; r < kM; ++r) {
-      const __m512i pair = _mm512_set1_epi32(static_cast<int>(rows[r * x.n_units + u]));
+  const char *next = ahead.data, *const last = ahead.data + ahead.bytes;
+  for (int64_t block = 0; block < x.n_units; block += kUnitBlock) {
+    const int64_t share = ahead.bytes * kUnitBlock / x.n_units;  // of this step; the tail is not worth a branch
+    for (const char* end = std::min(last, next + share); next < end; next += 64) _mm_prefetch(next, _MM_HINT_T1);
+    for (int64_t u = block; u < block + kUnitBlock; ++u, packed += kN * kLanes) {
+      __m512i w[kN];
       SAIF_UNROLL
-      for (int p = 0; p < kN; ++p) sums[r][p] = Op::multiply(sums[r][p], pair, w[p]);
+      for (int p = 0; p < kN; ++p) w[p] = _mm512_loadu_si512(packed + p * kLanes);
+      SAIF_UNROLL
+      for (int r = 0; r < kM; ++r) {
+        const __m512i pair = _mm512_set1_epi32(static_cast<int>(rows[r * x.n_units + u]));
+        SAIF_UNROLL
+        for (int p = 0; p < kN; ++p) sums[r][p] = Op::multiply(sums[r][p], pair, w[p]);
+      }
     }
   }
   SAIF_UNROLL
@@ -198,40 +204,48 @@ template <class Op, int kN>
 SAIF_AVX512 void multiply_rest(const UnitRows& x, int64_t row, const uint32_t* packed, const LinearOutput& out) {
   switch (x.rows - row) {
     case 1:
-      return multiply_tile<Op, 1, kN>(x, row, packed, out);
+      return multiply_tile<Op, 1, kN>(x, row, packed, out, {});
     case 2:
-      return multiply_tile<Op, 2, kN>(x, row, packed, out);
+      return multiply_tile<Op, 2, kN>(x, row, packed, out, {});
     case 3:
-      return multiply_tile<Op, 3, kN>(x, row, packed, out);
+      return multiply_tile<Op, 3, kN>(x, row, packed, out, {});
     case 4:
-      return multiply_tile<Op, 4, kN>(x, row, packed, out);
+      return multiply_tile<Op, 4, kN>(x, row, packed, out, {});
     case 5:
-      return multiply_tile<Op, 5, kN>(x, row, packed, out);
+      return multiply_tile<Op, 5, kN>(x, row, packed, out, {});
     case 6:
-      return multiply_tile<Op, 6, kN>(x, row, packed, out);
+      return multiply_tile<Op, 6, kN>(x, row, packed, out, {});
     case 7:
-      return multiply_tile<Op, 7, kN>(x, row, packed, out);
+      return multiply_tile<Op, 7, kN>(x, row, packed, out, {});
     default:
       return;
   }
 }
 
 template <class Op, int kN>
-SAIF_AVX512 void multiply_rows(const UnitRows& x, const uint32_t* packed, const LinearOutput& out) {
+SAIF_AVX512 void multiply_rows(const UnitRows& x, const uint32_t* packed, const LinearOutput& out, const Ahead& ahead) {
+  // Each tile asks for its share, in whole cache lines.
+  const int64_t tiles = std::max<int64_t>(1, x.rows / kRows);
+  const int64_t share = (ahead.bytes / tiles + 63) / 64 * 64;
+  Ahead rest = ahead;
   int64_t row = 0;
-  for (; row + kRows <= x.rows; row += kRows) multiply_tile<Op, kRows, kN>(x, row, packed, out);
+  for (; row + kRows <= x.rows; row += kRows) {
+    const Ahead part{rest.data, std::min(rest.bytes, share)};
+    multiply_tile<Op, kRows, kN>(x, row, packed, out, part);
+    rest = {rest.data + part.bytes, rest.bytes - part.bytes};
+  }
   multiply_rest<Op, kN>(x, row, packed, out);
 }
 
 template <class Op>
-SAIF_AVX512 void multiply(const UnitRows& x, const uint32_t* packed, const LinearOutput& out) {
+SAIF_AVX512 void multiply(const UnitRows& x, const uint32_t* packed, const LinearOutput& out, const Ahead& ahead) {
   switch ((out.cols + kLanes - 1) / kLanes) {
     case 1:
-      return multiply_rows<Op, 1>(x, packed, out);
+      return multiply_rows<Op, 1>(x, packed, out, ahead);
     case 2:
-      return multiply_rows<Op, 2>(x, packed, out);
+      return multiply_rows<Op, 2>(x, packed, out, ahead);
     default:
-      return multiply_rows<Op, kPanels>(x, packed, out);
+      return multiply_rows<Op, kPanels>(x, packed, out, ahead);
   }
 }
 

@@ -152,7 +152,7 @@ void multiply_rows(const UnitRows& x, const uint32_t* packed, const LinearOutput
   }
 }
 
-void multiply(const UnitRows& x, const uint32_t* packed, const LinearOutput& out) {
+void multiply(const UnitRows& x, const uint32_t* packed, const LinearOutput& out, const Ahead&) {
   if (out.cols <= static_cast<int64_t>(hn::Lanes(kVector))) {
     multiply_rows<1>(x, packed, out);
   } else {
