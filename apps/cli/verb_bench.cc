@@ -1,3 +1,6 @@
+#include <cstdlib>
+#include <filesystem>
+
 #include "saif/machine.h"
 #include "verbs.h"
 
@@ -9,8 +12,42 @@ struct Options {
   BenchOptions bench;
 };
 
+// A new folder under the system's temporary one, removed with all it holds.
+class TemporaryFolder {
+ public:
+  TemporaryFolder() {
+    std::string name = (std::filesystem::temp_directory_path() / "saif-bench-XXXXXX").string();
+    if (::mkdtemp(name.data()) == nullptr)
+      throw Error(Errc::kIo, name + ": cannot be made; set TMPDIR to a writable folder");
+    path_ = name;
+  }
+  ~TemporaryFolder() {
+    std::error_code ignored;
+    std::filesystem::remove_all(path_, ignored);
+  }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+// The folder may go once the model is loaded: the mapping keeps the weights.
+Loaded load_shape(const Context& context, const Options& o) {
+  const TemporaryFolder folder;
+  say(context, "making random weights of " + o.bench.shape);
+  make_random_model(folder.path(), o.bench.shape);
+  LoadOptions options;
+  options.dtype = o.dtype;
+  Loaded out;
+  out.model = Model::load(folder.path(), options);
+  out.engine = std::make_unique<Engine>(out.model, nullptr);
+  return out;
+}
+
 void bench(const Context& context, const Options& o) {
-  const Loaded loaded = load_engine(o.model, o.dtype);
+  const Loaded loaded = o.bench.shape.empty() ? load_engine(o.model, o.dtype) : load_shape(context, o);
   const std::vector<BenchRow> rows = run_bench(*loaded.engine, o.bench, context.control);
   if (context.json) {
     Json out = Json::array();
@@ -31,7 +68,8 @@ void add_bench(CLI::App& root, Context& context) {
   auto o = std::make_shared<Options>();
   CLI::App* verb = add_verb(root, context, "bench", "Speed against the measured roofs of this machine");
   verb->add_option("--model", o->model, "folder, .gguf file or short name")->capture_default_str();
-  verb->add_option("--shape", o->bench.shape, "random weights of a real model's shape in place of a model");
+  verb->add_option("--shape", o->bench.shape,
+                   "random weights in place of a model: smollm2-135m, smollm2-360m, llama-3.2-1b");
   verb->add_option("--job", o->bench.job, "a discovery job (JSON): contents x variants, latents at a site");
   verb->add_option("--seconds", o->bench.seconds, "per measurement, about")->capture_default_str();
   add_dtype_flag(verb, o->dtype);

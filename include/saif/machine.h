@@ -32,16 +32,23 @@ struct BenchRow {
   double value = 0;
   std::string unit;             // "tok/s", "%", "s"
   double roof = 0;              // in the same unit; 0: none
-  double share = 0;             // value / roof
+  double share = 0;             // of the roof: value / roof, for times roof / value
   Json extra = Json::object();  // e.g. tokens_naive, tokens_computed
   Json to_json() const;
 };
 
 struct BenchOptions {
-  std::string shape;   // "" for the model given, else a named shape with random weights
-  std::string job;     // a discovery job's JSON file; "": none
+  std::string shape;   // whose random weights the model given has (make_random_model); "" for a real model
+  std::string job;     // a discovery job's JSON file; "": none; needs a tokenizer
   double seconds = 1;  // per measurement, about
 };
+// The rows of docs/bench.md. The engine may lack a tokenizer unless there is a job.
 std::vector<BenchRow> run_bench(Engine& engine, const BenchOptions& options, const Control& control);
+
+// Models whose matrices are known by size: what --shape takes.
+std::vector<std::string> model_shapes();
+// Writes a Hugging Face folder (config.json, model.safetensors in bf16, no tokenizer) of the shape with random weights
+// into an existing folder. Throws kNotFound offering the nearest shape.
+void make_random_model(const std::string& folder, const std::string& shape);
 
 }  // namespace saif

@@ -102,6 +102,7 @@ class Bench {
       : engine_(engine),
         options_(options),
         control_(control),
+        job_(options.job.empty() ? DiscoveryJob{} : read_discovery_job(options.job, engine)),
         machine_(examine_machine(control)),
         cost_(engine.model(), machine_) {}
 
@@ -116,7 +117,7 @@ class Bench {
     BenchRow price = rate_row("batch-invariant", 0, "%", 0);
     price.extra["note"] = "always on: a row's result never depends on its batch, so there is no other mode to compare";
     rows_.push_back(std::move(price));
-    if (!options_.job.empty()) add(bench_discovery(engine_, cost_, machine_, options_.job, control_));
+    if (!options_.job.empty()) add(bench_discovery(engine_, cost_, machine_, job_, control_));
     return std::move(rows_);
   }
 
@@ -176,7 +177,7 @@ class Bench {
     const int64_t tokens = long_prompt();
     const std::vector<std::vector<int32_t>> prompts = {random_ids(architecture(), tokens, 1)};
     const int last = static_cast<int>(cost_.layers) - 1;
-    const Site deepest{SiteKind::kResidPost, last}, middle{SiteKind::kResidPre, std::max(1, last / 2)};
+    const Site deepest{SiteKind::kResidPost, last}, middle{SiteKind::kResidPost, last / 2};
     CopyRows one({deepest}, tokens * architecture().d_model);
     CopyRows two({deepest, middle}, tokens * architecture().d_model);
     Engine::ObserveOptions observe;
@@ -218,6 +219,7 @@ class Bench {
   Engine& engine_;
   const BenchOptions& options_;
   const Control& control_;
+  DiscoveryJob job_;
   MachineReport machine_;
   ModelCost cost_;
   std::vector<BenchRow> rows_;

@@ -35,8 +35,19 @@ BenchRow time_row(std::string name, double seconds, double roof);               
 // A JumpReLU dictionary of random directions; about 64 of 16,384 latents are active on rows of elements of size `rms`.
 std::shared_ptr<const Sae> random_sae(int64_t d_in, int64_t d_sae, double rms, const std::string& site);
 
-// The row "discovery": a job file's contents x variants up to the latents of each prompt's last token.
-BenchRow bench_discovery(Engine& engine, const ModelCost& cost, const MachineReport& machine, const std::string& job,
+// Contents x variants whose latents at a site are wanted: at each prompt's last token.
+struct DiscoveryJob {
+  std::string site, separator;
+  int64_t d_sae = 0;
+  bool post = true;  // the variant stands after the content
+  std::vector<std::string> contents, variants;
+};
+// Throws kBadFormat naming the file; kUnsupported when the engine has no tokenizer; kNotFound for a site that the model
+// has not.
+DiscoveryJob read_discovery_job(const std::string& path, const Engine& engine);
+
+// The row "discovery".
+BenchRow bench_discovery(Engine& engine, const ModelCost& cost, const MachineReport& machine, const DiscoveryJob& job,
                          const Control& control);
 
 }  // namespace saif

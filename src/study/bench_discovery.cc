@@ -9,36 +9,7 @@
 namespace saif {
 namespace {
 
-struct Job {
-  std::string site, separator;
-  int64_t d_sae = 0;
-  bool post = true;  // the variant stands after the content
-  std::vector<std::string> contents, variants;
-};
-
-Job read_job(const std::string& path) {
-  const Json json = read_json_file(path);
-  const auto refuse = [&path](const std::string& what) { throw Error(Errc::kBadFormat, path + ": " + what); };
-  Job job;
-  try {
-    job.site = json.at("site").as_string();
-    job.separator = json.at("separator").as_string();
-    job.d_sae = json.at("d_sae").as_int();
-    for (const Json& text : json.at("contents").items()) job.contents.push_back(text.as_string());
-    for (const Json& text : json.at("variants").items()) job.variants.push_back(text.as_string());
-    const std::string placement = json.at("placement").as_string();
-    if (placement != "post" && placement != "pre") refuse("placement \"" + placement + "\", expected post or pre");
-    job.post = placement == "post";
-  } catch (const Error& e) {
-    refuse(std::string("not a discovery job: ") + e.what());
-  }
-  if (job.contents.empty() || job.variants.empty()) refuse("a discovery job needs contents and variants");
-  if (job.d_sae < 1 || job.d_sae > (int64_t{1} << 20))
-    refuse("d_sae " + std::to_string(job.d_sae) + ", expected 1 to 2^20");
-  return job;
-}
-
-std::string message_of(const Job& job, const std::string& content, const std::string& variant) {
+std::string message_of(const DiscoveryJob& job, const std::string& content, const std::string& variant) {
   if (variant.empty()) return content;
   return job.post ? content + job.separator + variant : variant + job.separator + content;
 }
@@ -53,13 +24,42 @@ double rms_of(Mat<const float> x) {
 
 }  // namespace
 
-BenchRow bench_discovery(Engine& engine, const ModelCost& cost, const MachineReport& machine,
-                         const std::string& job_file, const Control& control) {
-  const Job job = read_job(job_file);
-  if (engine.tokenizer_ptr() == nullptr) {
-    throw Error(Errc::kUnsupported,
-                "a discovery job needs a tokenizer, but a model of random weights has none: leave --shape out");
+DiscoveryJob read_discovery_job(const std::string& path, const Engine& engine) {
+  const Json json = read_json_file(path);
+  const auto refuse = [&path](const std::string& what) { throw Error(Errc::kBadFormat, path + ": " + what); };
+  DiscoveryJob job;
+  std::string placement;
+  try {
+    job.site = json.at("site").as_string();
+    job.separator = json.at("separator").as_string();
+    job.d_sae = json.at("d_sae").as_int();
+    placement = json.at("placement").as_string();
+    for (const Json& text : json.at("contents").items()) job.contents.push_back(text.as_string());
+    for (const Json& text : json.at("variants").items()) job.variants.push_back(text.as_string());
+  } catch (const Error& e) {
+    refuse(std::string("not a discovery job: ") + e.what());
   }
+  if (placement != "post" && placement != "pre") refuse("placement \"" + placement + "\", expected post or pre");
+  job.post = placement == "post";
+  if (job.contents.empty() || job.variants.empty()) refuse("no contents or no variants, expected one of each or more");
+  constexpr int64_t kMost = int64_t{1} << 20;
+  if (job.d_sae < 1 || job.d_sae > kMost) {
+    refuse("d_sae " + std::to_string(job.d_sae) + ", expected 1 to " + std::to_string(kMost));
+  }
+  const Architecture& architecture = engine.model().architecture();
+  if (architecture.width(Site::parse(job.site, static_cast<int>(architecture.n_layers))) == 0) {
+    refuse("site " + job.site + " has rows of no fixed width; name another");
+  }
+  if (engine.tokenizer_ptr() == nullptr) {
+    throw Error(
+        Errc::kUnsupported,
+        path + ": a discovery job needs a tokenizer, and a model of random weights has none; leave --shape out");
+  }
+  return job;
+}
+
+BenchRow bench_discovery(Engine& engine, const ModelCost& cost, const MachineReport& machine, const DiscoveryJob& job,
+                         const Control& control) {
   const Architecture& architecture = engine.model().architecture();
   const Site site = Site::parse(job.site, static_cast<int>(architecture.n_layers));
 
