@@ -22,7 +22,9 @@ struct MachineReport {
   std::vector<std::string> problems;  // what will make saif slow or wrong here, and what to do
   Json to_json() const;
 };
-MachineReport examine_machine(const Control& control);
+// `seconds` per rate, about; below 0.1 only 128 MiB are read, since making more memory would take longer than reading
+// it.
+MachineReport examine_machine(const Control& control, double seconds = 0.5);
 
 // The threads that parallel loops use; 0: all cores.
 void use_threads(int n);

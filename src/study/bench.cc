@@ -103,7 +103,7 @@ class Bench {
         options_(options),
         control_(control),
         job_(options.job.empty() ? DiscoveryJob{} : read_discovery_job(options.job, engine)),
-        machine_(examine_machine(control)),
+        machine_(examine_machine(control, std::min(options.seconds, 0.5))),
         cost_(engine.model(), machine_) {}
 
   std::vector<BenchRow> run() {

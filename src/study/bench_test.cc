@@ -50,7 +50,7 @@ std::string write_job(const std::string& site, const std::string& placement = "p
 
 TEST(Machine, ReportsRatesAndItsKernels) {
   const Control control;
-  const MachineReport report = examine_machine(control);
+  const MachineReport report = examine_machine(control, 0.02);
   EXPECT_FALSE(report.cpu.empty());
   EXPECT_EQ(report.isa, make_cpu_backend()->name());
   EXPECT_EQ(report.threads, max_threads());

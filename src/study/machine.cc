@@ -80,14 +80,14 @@ struct Matrices {
 
 double gflops(double seconds) { return 2.0 * kRows * kOut * kIn / seconds * 1e-9; }
 
-double gemm_gflops(Backend& backend, Matrices& m, Compute compute) {
+double gemm_gflops(Backend& backend, Matrices& m, Compute compute, double seconds) {
   const bool bf16 = compute == Compute::kBf16;
   const Tensor& w = bf16 ? m.w16 : m.w;
   const LinearPart part{{w.data(), w.dtype(), kOut, kIn}, nullptr, m.y.f32(), false};
-  double best =
-      gflops(best_seconds(0.4, 3, [&] { backend.linear(m.x.f32(), std::span<const LinearPart>(&part, 1), compute); }));
+  double best = gflops(
+      best_seconds(seconds, 3, [&] { backend.linear(m.x.f32(), std::span<const LinearPart>(&part, 1), compute); }));
   if (!LibraryGemm::available()) return best;
-  const double library = best_seconds(0.4, 3, [&] {
+  const double library = best_seconds(seconds, 3, [&] {
     if (bf16) {
       LibraryGemm::bf16(m.x16.as<uint16_t>(), m.w16.as<uint16_t>(), m.y.as<float>(), kRows, kOut, kIn);
     } else {
@@ -122,10 +122,10 @@ SumWords choose_sum() {
   return sum_plain;
 }
 
-double read_gbps(int64_t available) {
+double read_gbps(bool little, double budget) {
   constexpr int64_t kGib = int64_t{1} << 27;  // words
   constexpr int64_t kChunk = int64_t{1} << 17;
-  const int64_t words = available > 0 && available < (int64_t{3} << 30) ? kGib / 8 : kGib;
+  const int64_t words = little ? kGib / 8 : kGib;
   Tensor memory(DType::kI64, {words});
   uint64_t* data = memory.as<uint64_t>();
   parallel_for(words, kChunk, [&](int64_t begin, int64_t end) {
@@ -133,7 +133,7 @@ double read_gbps(int64_t available) {
   });
   const SumWords sum = choose_sum();
   std::vector<uint64_t> sums(static_cast<size_t>(words / kChunk));
-  const double seconds = best_seconds(0.6, 3, [&] {
+  const double seconds = best_seconds(budget, 3, [&] {
     parallel_for(words, kChunk, [&](int64_t begin, int64_t end) {
       sums[static_cast<size_t>(begin / kChunk)] = sum(data + begin, end - begin);
     });
@@ -193,7 +193,7 @@ Json MachineReport::to_json() const {
                        {"problems", problems}});
 }
 
-MachineReport examine_machine(const Control& control) {
+MachineReport examine_machine(const Control& control, double seconds) {
   const std::unique_ptr<Backend> backend = make_cpu_backend();
   const int64_t available = available_memory();
   MachineReport out;
@@ -204,11 +204,12 @@ MachineReport examine_machine(const Control& control) {
   control.check("examining the machine");
   {
     Matrices matrices;
-    out.gemm_bf16_gflops = gemm_gflops(*backend, matrices, Compute::kBf16);
-    out.gemm_f32_gflops = gemm_gflops(*backend, matrices, Compute::kF32);
+    out.gemm_bf16_gflops = gemm_gflops(*backend, matrices, Compute::kBf16, seconds);
+    out.gemm_f32_gflops = gemm_gflops(*backend, matrices, Compute::kF32, seconds);
   }
   control.check("examining the machine");
-  out.read_gbps = read_gbps(available);
+  const bool low = available > 0 && available < (int64_t{3} << 30);
+  out.read_gbps = read_gbps(low || seconds < 0.1, seconds);
   out.problems = find_problems(*backend, out.threads, available);
   return out;
 }
