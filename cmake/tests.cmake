@@ -12,19 +12,19 @@ elseif(SAIF_SANITIZE)
 endif()
 
 function(saif_test_executable name)
-  cmake_parse_arguments(T "" "" "SOURCES;LIBRARIES" ${ARGN})
+  cmake_parse_arguments(T "" "TIMEOUT" "SOURCES;LIBRARIES" ${ARGN})
   add_executable(${name} ${T_SOURCES})
   target_link_libraries(${name} PRIVATE ${T_LIBRARIES} saif_flags GTest::gtest_main)
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
   target_compile_definitions(${name} PRIVATE "SAIF_SHARED_DIR=\"${SAIF_SHARED}\"" "SAIF_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\""
                              "SAIF_BINARY_DIR=\"${CMAKE_BINARY_DIR}\"")
-  gtest_discover_tests(${name} TEST_PREFIX "${_prefix}" DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT 900)
+  gtest_discover_tests(${name} TEST_PREFIX "${_prefix}" DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT ${T_TIMEOUT})
 endfunction()
 
 foreach(room IN LISTS SAIF_ROOMS)
   file(GLOB_RECURSE _tests CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/src/${room}/*_test.cc")
   if(_tests)
-    saif_test_executable(saif_${room}_test SOURCES ${_tests} LIBRARIES saif_${room})
+    saif_test_executable(saif_${room}_test SOURCES ${_tests} LIBRARIES saif_${room} TIMEOUT 900)
     add_dependencies(unit_tests saif_${room}_test)
   endif()
 endforeach()
@@ -35,7 +35,8 @@ endif()
 
 file(GLOB _suites CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/tests/*_test.cc" "${CMAKE_SOURCE_DIR}/tests/support/*.cc")
 if(_suites)
-  saif_test_executable(saif_suites_test SOURCES ${_suites} LIBRARIES saif_lib)
+  # Suites run the real model: seconds on an idle machine, many minutes beside other work.
+  saif_test_executable(saif_suites_test SOURCES ${_suites} LIBRARIES saif_lib TIMEOUT 2400)
   add_dependencies(saif_suites_test saif)
 endif()
 
