@@ -270,7 +270,23 @@ TEST_F(BadStudy, TasksAndContents) {
   find(s, t, file("split.jsonl", "{\"id\":\"a\",\"subject\":\"b\",\"text\":\"c\",\"split\":\"tset\"}\n"),
        {"tset", "test"});
   EXPECT_FALSE(fs::exists(path("study/results.sqlite")));
-  find(s, t, c, {"sideways"}, {"--no-check", "--placement", "sideways"});
+}
+
+// Whatever the options are refused for, no folder is made for a study that cannot be.
+TEST_F(BadStudy, OptionsOfFind) {
+  const std::string s = sae(), t = task(), c = contents();
+  const auto refused = [&](const std::string& flag, const std::string& value, const Words& named) {
+    find(s, t, c, named, {"--no-check", flag, value});
+    EXPECT_FALSE(fs::exists(path("study"))) << flag << " " << value;
+  };
+  refused("--placement", "sideways", {"sideways", "post"});
+  refused("--placement", "none", {"none", "post"});
+  refused("--rank", "sensitivty", {"sensitivty", "sensitivity"});
+  refused("--stats", "actve", {"actve", "active"});
+  refused("--k", "0", {"0"});
+  refused("--k", "1000", {"1000", "64"});
+  refused("--keep", "0", {"keep", "0"});
+  refused("--max-density", "-1", {"max-density", "-1"});
 }
 
 TEST_F(BadStudy, FoldersThatAreNoStudy) {

@@ -54,6 +54,7 @@ void find(const Context& context, Options& o) {
   const std::vector<Content> contents = of_split(load_contents(o.contents), Split::kDiscovery);
   const auto saes = load_saes(sae_paths(o.saes));
   const Loaded loaded = load_engine(o.model, o.dtype);
+  check_find(*loaded.engine, saes, contents, o.find);
   check_saes(context, *loaded.engine, saes, !o.no_check);
   const auto study = Study::open(o.out, Study::Mode::kCreateOrOpen);
   Json options = options_to_json(o.find);

@@ -86,6 +86,10 @@ struct FindResult {
   TokenCounts tokens;
 };
 
+// Throws what find_latents would refuse, before any work and before anything is written.
+void check_find(const Engine& engine, std::span<const std::shared_ptr<const Sae>> saes,
+                std::span<const Content> contents, const FindOptions& options);
+
 // Prompts of all tasks go through the model in one trie. Result [task]: one entry per task, in order.
 std::vector<FindResult> find_latents(Engine& engine, std::span<const std::shared_ptr<const Sae>> saes,
                                      std::span<const Task> tasks, std::span<const Content> contents,

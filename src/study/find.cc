@@ -292,14 +292,29 @@ std::vector<Site> checked_sites(const Engine& engine, std::span<const std::share
 
 }  // namespace
 
+void check_find(const Engine& engine, std::span<const std::shared_ptr<const Sae>> saes,
+                std::span<const Content> contents, const FindOptions& options) {
+  const auto refuse = [](const std::string& what) { throw Error(Errc::kInvalidArgument, what); };
+  check_rank(options.rank);
+  if (options.stats != "all" && options.stats != "active") {
+    refuse("stats \"" + options.stats + "\" is unknown; expected all or active");
+  }
+  if (options.k < 1) refuse("k is " + std::to_string(options.k) + "; expected 1 or more");
+  if (options.keep < 1) refuse("keep is " + std::to_string(options.keep) + "; expected 1 or more");
+  if (!(options.max_density > 0)) {
+    refuse("max-density is " + Json(options.max_density).dump() + "; expected a share above 0, 1 for no limit");
+  }
+  parse_placements(options.placement);
+  checked_sites(engine, saes, options);
+  if (contents.empty()) refuse("no content to find latents on");
+}
+
 std::vector<FindResult> find_latents(Engine& engine, std::span<const std::shared_ptr<const Sae>> saes,
                                      std::span<const Task> tasks, std::span<const Content> contents,
                                      const FindOptions& options, const Control& control) {
-  check_rank(options.rank);
-  if (options.k < 1) throw Error(Errc::kInvalidArgument, "k is " + std::to_string(options.k) + "; expected 1 or more");
+  check_find(engine, saes, contents, options);
   const std::vector<Site> sites = checked_sites(engine, saes, options);
   const std::vector<Placement> placements = parse_placements(options.placement);
-  if (contents.empty()) throw Error(Errc::kInvalidArgument, "no content to find latents on");
   const size_t n =
       options.contents > 0 ? std::min(contents.size(), static_cast<size_t>(options.contents)) : contents.size();
 
