@@ -1,6 +1,7 @@
-# The Rust library of rust/ (tokenizers, chat templates) as the target saif_rust. All build directories share one cargo
-# target directory, which cargo locks; SAIF_RUST_TARGET_DIR in the environment moves it, e.g. to share it between checkouts.
-set(SAIF_RUST_VERSION 1.85)
+# The Rust library of rust/ (tokenizers, chat templates, language identification) as the target saif_rust. All build
+# directories share one cargo target directory, which cargo locks; SAIF_RUST_TARGET_DIR in the environment moves it, e.g. to
+# share it between checkouts.
+set(SAIF_RUST_VERSION 1.88)
 set(SAIF_CARGO "" CACHE FILEPATH "The cargo to use; empty: the first of PATH, /usr/bin that is new enough")
 
 function(saif_find_cargo result)

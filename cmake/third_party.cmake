@@ -4,12 +4,9 @@ target_link_libraries(saif_base PRIVATE nlohmann_json::nlohmann_json)
 
 # Where the data lies when the program runs from its build folder.
 target_compile_definitions(saif_data PRIVATE "SAIF_SOURCE_DATA_DIR=\"${CMAKE_SOURCE_DIR}/data\"")
-# Tokenizers and chat templates, behind src/text/hf.cc.
+# Tokenizers and chat templates behind src/text/hf.cc, language identification behind src/text/language.cc.
 include(cmake/rust.cmake)
 target_link_libraries(saif_text PRIVATE saif_rust)
-# CLD2 has neither a CMake nor a pkg-config file; libcld2 holds the smaller of its two tables (docs/language.md).
-find_library(SAIF_CLD2 cld2 REQUIRED)
-target_link_libraries(saif_text PRIVATE "${SAIF_CLD2}")
 # Highway: src/kernels/cpu. A contracted a * b + c would differ between two inlinings of one expression; the kernels
 # promise equal bits and name their fused operations themselves.
 find_package(hwy REQUIRED)

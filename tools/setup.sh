@@ -7,12 +7,12 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 packages=(
   make g++ cmake ninja-build pkg-config git ccache                     # build
   libdnnl-dev libhwy-dev nlohmann-json3-dev libcli11-dev          # libraries
-  libsqlite3-dev libcld2-dev zlib1g-dev
+  libsqlite3-dev zlib1g-dev
   libgtest-dev libbenchmark-dev clang-format-16 clang-tidy-16     # tests and checks
   python3 python3-pip ca-certificates                             # checks, and the model's wheel
 )
 
-# The text room holds a small Rust library; 1.85 is the oldest toolchain that compiles it. cmake/rust.cmake looks for
+# The text room holds a small Rust library; 1.88 is the oldest toolchain that compiles it. cmake/rust.cmake looks for
 # cargo in the same places.
 rust_is_new_enough() {
   local cargo version
@@ -20,17 +20,18 @@ rust_is_new_enough() {
   for cargo in "$(command -v cargo || true)" "$HOME/.cargo/bin/cargo" /usr/bin/cargo; do
     if [ ! -x "$cargo" ] || [ ! -x "${cargo%/*}/rustc" ]; then continue; fi
     version=$("$cargo" --version 2> /dev/null | cut -d ' ' -f 2) || continue
-    if [ -n "$version" ] && [ "$(printf '%s\n1.85\n' "$version" | sort -V | head -n 1)" = 1.85 ]; then return 0; fi
+    if [ -n "$version" ] && [ "$(printf '%s\n1.88\n' "$version" | sort -V | head -n 1)" = 1.88 ]; then return 0; fi
   done
   return 1
 }
-rust_is_new_enough || packages+=(cargo-web rustc-web)
+too_old=()
+rust_is_new_enough || too_old=(cargo-web rustc-web)
 
 if ! command -v apt-get > /dev/null || ! command -v dpkg-query > /dev/null; then
   echo "setup: this is not a Debian system, so nothing is installed. What saif needs, by its Debian names:"
-  echo "  ${packages[*]}"
+  echo "  ${packages[*]} ${too_old[*]}"
 else
-  missing=()
+  missing=("${too_old[@]}")  # installed perhaps, but not the newest
   for package in "${packages[@]}"; do
     [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2> /dev/null)" = installed ] || missing+=("$package")
   done
@@ -58,7 +59,7 @@ else
 fi
 
 rust_is_new_enough || {
-  echo "setup: cargo and rustc 1.85 or newer are needed; install Debian's cargo-web and rustc-web, or rustup's" >&2
+  echo "setup: cargo and rustc 1.88 or newer are needed; install Debian's cargo-web and rustc-web, or rustup's" >&2
   exit 1
 }
 

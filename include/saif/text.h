@@ -75,8 +75,9 @@ std::vector<int32_t> encode_chat(const Tokenizer& tokenizer, std::span<const Mes
 // The most probable language of a text as an ISO 639-1 code ("fr"), or nullopt when it cannot be told.
 struct LanguageGuess {
   std::string code;
-  double confidence = 0;  // [0, 1]
+  double confidence = 0;  // [0, 1]; >= 0.5: most of the text is in it, and it is no doubtful English (docs/language.md)
 };
 std::optional<LanguageGuess> identify_language(std::string_view text);
+std::vector<std::string> identifiable_languages();  // the codes that identify_language may return, sorted
 
 }  // namespace saif

@@ -1,6 +1,8 @@
-//! The C interface of src/text/hf_c.h. Every function catches panics and reports them as errors; nothing is printed.
+//! The C interface of src/text/hf_c.h and src/text/language_c.h. Every function catches panics and reports them as errors;
+//! nothing is printed.
 
 mod chat;
+mod language;
 mod tokenizer;
 
 use std::any::Any;
@@ -9,6 +11,7 @@ use std::panic::{catch_unwind, set_hook, AssertUnwindSafe};
 use std::slice;
 use std::sync::Once;
 
+use language::Language;
 use tokenizer::HfTokenizer;
 
 /// Bytes owned by this library until `saif_hf_text_free`.
@@ -71,11 +74,16 @@ fn panic_text(panic: Box<dyn Any + Send>) -> String {
     format!("the tokenizers library failed: {what}")
 }
 
-/// Runs `f`, writing its error or panic to `error`.
-unsafe fn guarded(error: *mut Text, f: impl FnOnce() -> Result<(), String>) -> i32 {
+/// Runs `f` and catches its panic, of which nothing is printed.
+fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
     static QUIET: Once = Once::new();
     QUIET.call_once(|| set_hook(Box::new(|_| {})));
-    match catch_unwind(AssertUnwindSafe(f)) {
+    catch_unwind(AssertUnwindSafe(f))
+}
+
+/// Runs `f`, writing its error or panic to `error`.
+unsafe fn guarded(error: *mut Text, f: impl FnOnce() -> Result<(), String>) -> i32 {
+    match caught(f) {
         Ok(Ok(())) => OK,
         Ok(Err(message)) => {
             Text::put(error, message);
@@ -195,6 +203,33 @@ pub unsafe extern "C" fn saif_hf_render(
         Text::put(out, chat::render(template, context)?);
         Ok(())
     })
+}
+
+/// Runs `f` and writes the first `capacity` languages that it gives to `out`: how many, or -1 after a panic.
+unsafe fn put_languages(out: *mut Language, capacity: usize, f: impl FnOnce() -> Vec<Language>) -> i32 {
+    let Ok(found) = caught(f) else { return -1 };
+    let size = found.len().min(capacity);
+    std::ptr::copy_nonoverlapping(found.as_ptr(), out, size);
+    size as i32
+}
+
+/// # Safety
+/// Pointers as src/text/language_c.h says.
+#[no_mangle]
+pub unsafe extern "C" fn saif_language_identify(
+    text: *const c_char,
+    size: usize,
+    out: *mut Language,
+    capacity: usize,
+) -> i32 {
+    put_languages(out, capacity, || language::identify(bytes(text, size)))
+}
+
+/// # Safety
+/// Pointers as src/text/language_c.h says.
+#[no_mangle]
+pub unsafe extern "C" fn saif_language_known(out: *mut Language, capacity: usize) -> i32 {
+    put_languages(out, capacity, language::known)
 }
 
 /// # Safety

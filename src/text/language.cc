@@ -1,74 +1,109 @@
-// Language identification by CLD2; docs/language.md has the measurements behind each choice here.
-// clang-format off
-#include <cstdio>  // the CLD2 header uses FILE without including it
-#include <cld2/public/compact_lang_det.h>
-#include <cld2/public/encodings.h>
-// clang-format on
-
+// Language identification by lingua; docs/language.md has the measurements behind each choice here.
 #include <algorithm>
 #include <array>
+#include <map>
 
+#include "base/check.h"
 #include "saif/text.h"
+#include "text/language_c.h"
 
 namespace saif {
 namespace {
 
-struct Detection {
-  CLD2::Language language = CLD2::UNKNOWN_LANGUAGE;
-  int percent = 0;  // of the text's letters that are in this language
-};
+constexpr size_t kMaxBytes = 4096;   // of a text that are looked at
+constexpr size_t kPieceBytes = 160;  // of the pieces whose languages are compared
+constexpr int kMaxLanguages = 96;    // lingua has 75 at most
 
-Detection detect(std::string_view text, int flags) {
-  const CLD2::CLDHints hints{nullptr, nullptr, CLD2::UNKNOWN_ENCODING, CLD2::UNKNOWN_LANGUAGE};
-  std::array<CLD2::Language, 3> languages{};
-  std::array<int, 3> percents{};
-  std::array<double, 3> scores{};
-  int text_bytes = 0, valid_bytes = 0;
-  bool reliable = false;
-  Detection result;
-  result.language = CLD2::ExtDetectLanguageSummaryCheckUTF8(
-      text.data(), static_cast<int>(text.size()), /*is_plain_text=*/true, &hints, flags, languages.data(),
-      percents.data(), scores.data(), nullptr, &text_bytes, &reliable, &valid_bytes);
-  for (size_t i = 0; i < languages.size(); ++i) {
-    if (languages[i] == result.language) result.percent = std::max(result.percent, percents[i]);
-  }
-  return result;
+bool is_continuation(char byte) { return (static_cast<unsigned char>(byte) & 0xC0) == 0x80; }
+
+// The longest beginning of at most `bytes` bytes that splits no character.
+std::string_view beginning(std::string_view text, size_t bytes) {
+  if (text.size() <= bytes) return text;
+  while (bytes > 0 && is_continuation(text[bytes])) --bytes;
+  return text.substr(0, bytes);
 }
 
-// CLD2's code as ISO 639-1; "" for what has none. Galician is counted as Spanish: on 40 characters CLD2 calls 4 % of
-// Spanish sentences Galician, and nobody asks this program for Galician.
-std::string iso_code(CLD2::Language language) {
-  if (language == CLD2::UNKNOWN_LANGUAGE) return "";
-  std::string code = CLD2::LanguageCode(language);
-  code = code.substr(0, code.find('-'));  // zh-Hant
-  if (code == "gl") return "es";
-  if (code == "iw") return "he";
-  if (code == "jw") return "jv";
-  if (code == "nn" || code == "nb") return "no";
-  if (code == "un" || code.size() != 2) return "";
-  return code;
+struct Candidates {
+  std::array<saif_language, kMaxLanguages> items{};
+  size_t size = 0;
+
+  std::string code(size_t i) const { return items[i].code; }
+  double probability(const std::string& code) const {
+    for (size_t i = 0; i < size; ++i) {
+      if (code == items[i].code) return items[i].probability;
+    }
+    return 0;
+  }
+};
+
+Candidates candidates(std::string_view text) {
+  Candidates found;
+  const int size = saif_language_identify(text.data(), text.size(), found.items.data(), found.items.size());
+  SAIF_CHECK(size >= 0, "the library that identifies languages failed inside");
+  found.size = static_cast<size_t>(size);
+  return found;
+}
+
+// How far English must be behind another language for a confidence of 0.5. Unsteered answers are English, so English
+// taken for another language would make a control pass; a short text tells less.
+double english_handicap(std::string_view text) {
+  const auto continuations = static_cast<double>(std::count_if(text.begin(), text.end(), is_continuation));
+  const double characters = static_cast<double>(text.size()) - continuations;
+  return 3.0 * std::max(1.0, 40.0 / characters);
+}
+
+// By language, the share of the text's pieces in which it is the most probable one; pieces without letters do not
+// count.
+std::map<std::string, double> shares(std::string_view text) {
+  std::map<std::string, double> found;
+  double total = 0;
+  const size_t pieces = std::max<size_t>(1, text.size() / kPieceBytes);
+  const size_t step = (text.size() + pieces - 1) / pieces;
+  while (!text.empty()) {
+    std::string_view piece = beginning(text, step);
+    if (piece.empty()) piece = text.substr(0, step);  // nothing but continuation bytes
+    text.remove_prefix(piece.size());
+    const Candidates in_piece = candidates(piece);
+    if (in_piece.size == 0) continue;
+    found[in_piece.code(0)] += static_cast<double>(piece.size());
+    total += static_cast<double>(piece.size());
+  }
+  for (auto& [code, share] : found) share /= total;
+  return found;
+}
+
+// A guess about all of a long text, corrected by its pieces: lingua counts each n-gram of a text once, so one foreign
+// sentence after many alike ones weighs as much as they do together.
+LanguageGuess corrected(LanguageGuess guess, std::string_view text) {
+  std::map<std::string, double> share = shares(text);
+  const auto most =
+      std::max_element(share.begin(), share.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  if (most != share.end() && most->second > 0.5 && most->first != guess.code) return {most->first, most->second};
+  guess.confidence = std::min(guess.confidence, share[guess.code]);
+  return guess;
 }
 
 }  // namespace
 
-// confidence: the share of the text in that language, times 0.6 when CLD2 by itself would not commit and was asked for
-// its best guess. So >= 0.5 means "most of it", certain or at least unmixed.
 std::optional<LanguageGuess> identify_language(std::string_view text) {
-  constexpr size_t kMaxBytes = size_t{1} << 20;  // more text does not change the answer; CLD2 takes int sizes
-  if (text.size() > kMaxBytes) {
-    size_t end = kMaxBytes;
-    while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
-    text = text.substr(0, end);
-  }
-  double weight = 1.0;
-  Detection found = detect(text, 0);
-  if (iso_code(found.language).empty()) {
-    found = detect(text, CLD2::kCLDFlagBestEffort);
-    weight = 0.6;
-  }
-  LanguageGuess guess{iso_code(found.language), weight * found.percent / 100.0};
-  if (guess.code.empty() || guess.confidence <= 0) return std::nullopt;
-  return guess;
+  text = beginning(text, kMaxBytes);
+  const Candidates found = candidates(text);
+  if (found.size == 0) return std::nullopt;
+  LanguageGuess guess{found.code(0), 0};
+  const double first = found.items[0].probability;
+  double rival = found.size > 1 ? found.items[1].probability : 0.0;
+  if (guess.code != "en") rival = std::max(rival, english_handicap(text) * found.probability("en"));
+  guess.confidence = first / (first + rival);
+  return text.size() < 2 * kPieceBytes ? guess : corrected(guess, text);
+}
+
+std::vector<std::string> identifiable_languages() {
+  std::array<saif_language, kMaxLanguages> items{};
+  const int size = saif_language_known(items.data(), items.size());
+  SAIF_CHECK(size >= 0, "the library that identifies languages failed inside");
+  std::vector<std::string> codes;
+  for (int i = 0; i < size; ++i) codes.emplace_back(items[static_cast<size_t>(i)].code);
+  return codes;
 }
 
 }  // namespace saif

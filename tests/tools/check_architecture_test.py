@@ -54,7 +54,7 @@ class ArchitectureTest(unittest.TestCase):
             "oneapi/dnnl/dnnl.hpp": ("src/kernels/cpu/onednn.cc", "src/kernels/cpu/dot.cc"),
             "hwy/highway.h": ("src/kernels/cpu/dot.cc", "src/kernels/ref/dot.cc"),
             "zlib.h": ("src/formats/npz.cc", "src/text/hf.cc"),
-            "cld2/public/compact_lang_det.h": ("src/text/language.cc", "src/text/hf.cc"),
+            "text/language_c.h": ("src/text/language.cc", "src/text/hf.cc"),
             "sqlite3.h": ("src/sweep/store.cc", "src/sweep/plan.cc"),
             "CLI/CLI.hpp": ("apps/cli/main.cc", "src/base/options.cc"),
             "gtest/gtest.h": ("src/base/json_test.cc", "src/base/json.cc"),

@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <string>
+#include <vector>
 
 #include "saif/error.h"
 #include "saif/options.h"
@@ -34,9 +36,12 @@ class LanguageVerifier : public Verifier {
 VerifierPointer make_language_verifier(const Json& args) {
   const auto options = options_from_json<LanguageArgs>(args, "arguments of verifier 'language'");
   const std::string& code = options.language;
-  if (code.size() != 2 || code.find_first_not_of("abcdefghijklmnopqrstuvwxyz") != std::string::npos) {
-    throw Error(Errc::kInvalidArgument, "verifier 'language': found language '" + code +
-                                            "', expected a two-letter ISO 639-1 code such as \"fr\"");
+  const std::vector<std::string> known = identifiable_languages();
+  if (std::find(known.begin(), known.end(), code) == known.end()) {
+    std::string list;
+    for (const std::string& each : known) list += (list.empty() ? "" : ", ") + each;
+    throw Error(Errc::kInvalidArgument,
+                "verifier 'language': found language '" + code + "', expected one that can be identified: " + list);
   }
   return std::make_unique<LanguageVerifier>(code);
 }

@@ -50,6 +50,7 @@ TEST(Registry, OffersTheNearestName) {
   EXPECT_THROW(make_verifier("verse", Json(3)), Error);
   EXPECT_THROW(make_verifier("language", none()), Error);
   EXPECT_THROW(make_verifier("language", Json::object({{"language", "French"}})), Error);
+  EXPECT_THROW(make_verifier("language", Json::object({{"language", "xx"}})), Error);
   EXPECT_THROW(make_verifier("prefix", none()), Error);
   EXPECT_THROW(make_verifier("numbered_list", Json::object({{"min_items", 0}})), Error);
   EXPECT_THROW(make_verifier("sentences", Json::object({{"max", 0}})), Error);
@@ -79,7 +80,8 @@ TEST(Language, TellsFrenchFromEnglish) {
               "Las abejas son insectos voladores que producen miel y polinizan las flores."});
   expect_all("language", Json::object({{"language", "en"}}), {kEnglish}, french);
   expect_all("language", Json::object({{"language", "pt"}}),
-             {"O cora\u00E7\u00E3o bombeia o sangue para todas as partes do corpo."},
+             {"O cora\u00E7\u00E3o bombeia o sangue para todas as partes do corpo.",
+              "A economia do pa\u00EDs cresceu mais do que se esperava."},
              {kEnglish, "Las abejas son insectos voladores que producen miel y polinizan las flores del jard\u00EDn."});
 }
 
