@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <filesystem>
+#include <map>
 
 #include "saif/sweep.h"
 #include "support/engine_fixtures.h"
@@ -231,6 +232,73 @@ TEST_F(StudyTest, AStoppedSweepGoesOnWhereItWas) {
   EXPECT_EQ(third.computed, 0);
   EXPECT_EQ(third.reused, whole.computed);
   fs::remove_all(base);
+}
+
+TEST_F(StudyTest, ALargeStageIsScreenedOnFewContents) {
+  const auto sae = planted_sae();
+  std::vector<Content> contents = contents_of(Split::kTuning, 6);
+  for (Content& c : contents_of(Split::kTest, 6)) contents.push_back(c);
+  FindOptions find = find_options();
+  find.placement = "post,pre";
+  const auto d = find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find, control_);
+  const std::string folder = testing::TempDir() + "saif_screen_" + std::to_string(::getpid());
+  fs::remove_all(folder);
+  const auto study = Study::open(folder, Study::Mode::kCreateOrOpen);
+  for (const Discovery& discovery : d[0].discoveries) study->save_discovery(discovery);
+
+  SweepOptions options;
+  options.k = {1, 3};
+  options.beta = {0};
+  options.scale = {0.5, 1, 2, 4, 8, 16, 32};
+  options.decay = {0, 1};
+  options.placement = {"post", "pre"};
+  options.norm_preserving = true;
+  options.rounds = 1;
+  options.contents = 4;
+  options.screen = 2;
+  options.confirm = 2;
+  EvalOptions eval;
+  eval.decode.max_new_tokens = 5;
+  const SweepResult result = sweep(*study, engine_, {&sae, 1}, task_, contents, options, eval, control_);
+  // 14 joint cells, of which 6 go on; then k, placement and norm, each with one value that is new.
+  std::map<int64_t, int> with_n;
+  double screened_best = 0, kept_worst = 1;
+  for (const auto& cell : result.cells) {
+    ++with_n[cell.result.strict.n];
+    if (cell.result.strict.n == 2) screened_best = std::max(screened_best, cell.result.strict.value());
+  }
+  EXPECT_EQ(with_n, (std::map<int64_t, int>{{2, 8}, {4, 9}}));
+  for (const auto& row : study->cells("", "tuning")) {
+    if (row.result.strict.n != 2) continue;
+    const bool dropped = std::any_of(result.cells.begin(), result.cells.end(),
+                                     [&](const auto& cell) { return cell.key == row.key; });
+    if (!dropped) kept_worst = std::min(kept_worst, row.result.strict.value());
+  }
+  EXPECT_LE(screened_best, kept_worst);
+  EXPECT_EQ(result.best_tuning.strict.n, 6);
+  EXPECT_EQ(result.best_test.strict.n, 6);
+
+  options.scale = {};
+  EXPECT_EQ(test::error_of([&] {
+              sweep(*study, engine_, {&sae, 1}, task_, contents, options, eval, control_);
+            }).code(),
+            Errc::kInvalidArgument);
+  fs::remove_all(folder);
+}
+
+TEST_F(StudyTest, AControlMayHaveFewerContents) {
+  Recipe none, prompt;
+  none.method = "none";
+  prompt.method = "prompt";
+  const std::vector<Content> contents = contents_of(Split::kTest, 6);
+  std::vector<EvalRequest> requests = {{&task_, none, nullptr}, {&task_, prompt, nullptr, 2}};
+  EvalOptions eval;
+  eval.decode.max_new_tokens = 5;
+  const auto results = evaluate(engine_, requests, contents, eval, control_);
+  EXPECT_EQ(results[0].strict.n, 6);
+  EXPECT_EQ(results[1].strict.n, 2);
+  ASSERT_EQ(results[1].answers.size(), 2U);
+  EXPECT_EQ(results[1].answers[1].content_id, contents[1].id);
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Collects what tools/make_study.sh measured.
 
---recipe SWEEP.json: the flags of the sweep's best recipe, for `saif eval`.
---best SWEEP.json: the flags that pin the other axes of a layer x k grid to the best recipe, for `saif sweep`.
+--flags NAMES SWEEP.json: the flags of the sweep's best recipe.
+--around SWEEP.json: strengths around that of the best recipe.
 --work DIR --tasks "a b" --out FILE: the committed study file: settings per task, grids, placements, claims with
 their figures.
 """
@@ -27,12 +27,19 @@ def wilson(hits, n, z=1.959964):
     return [(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)]
 
 
-def recipe_flags(recipe, names):
-    return " ".join(f"--{name} {recipe[name]}" for name in names)
-
-
 def best_recipe(path):
     return read(path)["best"]["recipe"]
+
+
+def recipe_flags(path, names):
+    recipe = best_recipe(path)
+    switches = [f"--{name}" for name in names if recipe[name] is True]
+    return " ".join([f"--{name} {recipe[name]}" for name in names if not isinstance(recipe[name], bool)] + switches)
+
+
+def around(path):
+    scale = best_recipe(path)["scale"]
+    return "--scale " + ",".join(f"{scale * factor:.3g}" for factor in (0.7, 1.0, 1.4))
 
 
 # --- claims of the paper ---------------------------------------------------------------------------------------------
@@ -58,47 +65,88 @@ def verdict(better, worse):
     return "mixed"
 
 
-def claims(grids, tests, pres):
-    out = []
-    layers = sorted({c["layer"] for cells in grids.values() for c in cells})
-    if layers:
-        by_layer = {layer: [c for cells in grids.values() for c in cells if c["layer"] == layer and c["k"] == 15] for layer in layers}
-        rest = max(layers[:-1], key=lambda layer: pool(by_layer[layer])[0] / max(pool(by_layer[layer])[1], 1), default=layers[-1])
-        out.append({
-            "claim": "The last layer is decisive",
-            "verdict": verdict(by_layer[layers[-1]], by_layer[rest]),
-            "evidence": "strict at k = 15 over all tasks, tuning split: "
-            + "; ".join(f"block {layer} {say(by_layer[layer])}" for layer in layers),
-        })
-        by_k = {k: [max((c for c in cells if c["k"] == k), key=lambda c: c["strict"]) for cells in grids.values() if any(c["k"] == k for c in cells)]
-                for k in sorted({c["k"] for cells in grids.values() for c in cells})}
-        if 1 in by_k and 15 in by_k:
-            out.append({
-                "claim": "About fifteen latents are needed, one fails",
-                "verdict": verdict(by_k[15], by_k[1]),
-                "evidence": "best layer of each task, tuning split: " + "; ".join(f"k = {k} {say(rows)}" for k, rows in by_k.items()),
-            })
-    post = [r for rows in tests.values() for r in rows if r["method"] == "saif"]
-    pre = [r for rows in pres.values() for r in rows if r["method"] == "saif"]
-    if post and pre:
+def evidence(shares):
+    return "; ".join(f"{name} {say(rows)}" for name, rows in shares.items())
+
+
+def best_share(shares, names):
+    return max(names, key=lambda name: pool(shares[name])[0] / max(pool(shares[name])[1], 1))
+
+
+def claims_of_grids(grids):
+    """grids: {task: cells of layer x k at the task's best other settings}, tuning split, few contents each."""
+    cells = [c for rows in grids.values() for c in rows]
+    if not cells:
+        return []
+    layers, ks = sorted({c["layer"] for c in cells}), sorted({c["k"] for c in cells})
+    layer_shares = {f"block {layer}": [c for c in cells if c["layer"] == layer and c["k"] == 15] for layer in layers}
+    last = f"block {layers[-1]}"
+    others = [name for name in layer_shares if name != last]
+    out = [{
+        "claim": "The last layer is decisive",
+        "verdict": verdict(layer_shares[last], layer_shares[best_share(layer_shares, others)]),
+        "evidence": "strict at k = 15 over all tasks, each at its best strength, tuning split: " + evidence(layer_shares),
+    }]
+    k_shares = {}
+    for k in ks:
+        rows = [[c for c in task if c["k"] == k] for task in grids.values()]
+        k_shares[f"k = {k}"] = [max(row, key=lambda c: c["strict"]) for row in rows if row]
+    out.append({
+        "claim": "About fifteen latents are needed, one fails",
+        "verdict": verdict(k_shares["k = 15"], k_shares["k = 1"]),
+        "evidence": "best layer of each task, tuning split: " + evidence(k_shares),
+    })
+    return out
+
+
+def claim_of_beta(sweeps):
+    """Cells of the last search over beta: they differ from the task's best recipe in nothing else."""
+    shares = {}
+    for sweep in sweeps.values():
+        best = sweep["best"]["recipe"]
+        same = lambda c: all(c[name] == best[name] for name in ("layer", "k", "scale", "rank", "decay", "placement"))
+        by_beta = {}
+        for c in sweep["cells"]:
+            if same(c) and c["n"] > by_beta.get(c["beta"], {"n": 0})["n"]:
+                by_beta[c["beta"]] = c
+        if len(by_beta) > 1:
+            for beta, c in by_beta.items():
+                shares.setdefault(f"beta = {beta:g}", []).append(c)
+    if "beta = 0" not in shares or "beta = 1" not in shares:
+        return []
+    return [{
+        "claim": "One deviation above the mean (beta = 1) steers better than the mean (beta = 0)",
+        "verdict": verdict(shares["beta = 1"], shares["beta = 0"]),
+        "evidence": "strict, all else at the task's best, tuning split (strength was chosen with it): "
+        + evidence(dict(sorted(shares.items()))),
+    }]
+
+
+def claims(sweeps, grids, tests, pres):
+    out = claims_of_grids(grids) + claim_of_beta(sweeps)
+    shared = [task for task in sweeps if task in pres]
+    if shared:
+        shares = {"after": [sweeps[t]["best"]["test"] for t in shared], "before": [pres[t]["best"]["test"] for t in shared]}
         out.append({
             "claim": "Latents found with the instruction after the content steer better than with it before",
-            "verdict": verdict(post, pre),
-            "evidence": f"strict on the test split over all tasks: after {say(post)}; before {say(pre)}",
+            "verdict": verdict(shares["after"], shares["before"]),
+            "evidence": "strict on the test split over all tasks, strength tuned for each: " + evidence(shares),
         })
-    prompted = {p: [r for rows in tests.values() for r in rows if r["method"] == "prompt" and r["placement"] == p] for p in ("post", "pre")}
-    if prompted["post"] and prompted["pre"]:
+    prompted = {name: [r for rows in tests.values() for r in rows if r["method"] == "prompt" and r["placement"] == p]
+                for name, p in (("after", "post"), ("before", "pre"))}
+    if all(prompted.values()):
         out.append({
             "claim": "Prompting with the instruction after the content works better than before",
-            "verdict": verdict(prompted["post"], prompted["pre"]),
-            "evidence": f"strict on the test split over all tasks: after {say(prompted['post'])}; before {say(prompted['pre'])}",
+            "verdict": verdict(prompted["after"], prompted["before"]),
+            "evidence": "strict on the test split over all tasks: " + evidence(prompted),
         })
     return out
 
 
 # --- the study file --------------------------------------------------------------------------------------------------
 
-KEEP = ("layer", "k", "beta", "scale", "rank", "decay", "n", "strict", "strict_hits", "strict_ci", "checker")
+KEEP = ("layer", "k", "beta", "scale", "rank", "decay", "n",
+        "norm_preserving", "strict", "strict_hits", "strict_ci", "checker")
 
 
 def slim(row):
@@ -110,55 +158,88 @@ def optional(work, name, key):
     return read(path)[key] if os.path.exists(path) else []
 
 
-def collect(work, tasks, settings):
-    titles = {t: read(os.path.join("data", "tasks", t + ".json"))["title"] for t in tasks}
-    study = dict(settings)
-    study["tasks"], study["sweep"], study["placement"] = [], [], []
-    grids, tests, pres = {}, {}, {}
+def training(path):
+    """What the bundled SAEs' training reported, a line per site."""
+    if not path or not os.path.exists(path):
+        return []
+    with open(path, encoding="utf-8") as f:
+        return [json.loads(line) for line in f if line.strip()]
+
+
+def placements(sweep, pre, tests):
+    rows = []
+    if pre:
+        rows += [dict(slim(sweep["best"]["test"]), label="steered, after"), dict(slim(pre["best"]["test"]), label="steered, before")]
+    for row in tests:
+        if row["method"] == "prompt":
+            rows.append(dict(slim(row), label="prompted, after" if row["placement"] == "post" else "prompted, before"))
+    return rows
+
+
+def collect(work, tasks, settings, metrics):
+    def maybe(name):
+        path = os.path.join(work, name + ".json")
+        return read(path) if os.path.exists(path) else None
+
+    study = dict(settings, tasks=[], sweep=[], placement=[])
+    sweeps, grids, tests, pres = {}, {}, {}, {}
     for task in tasks:
-        sweep = read(os.path.join(work, f"sweep-{task}.json"))
-        own = os.path.join(work, f"diffmean-{task}.json")
-        if os.path.exists(own):
-            diffmean = best_recipe(own)
-        else:  # not swept: the block of the best latents, at the strength that is usual for it
-            diffmean = dict(sweep["best"]["recipe"], method="diffmean", scale=1.5, decay=0.0)
-        study["tasks"].append({"name": task, "saif": sweep["best"]["recipe"], "diffmean": diffmean,
-                               "tuning": slim(sweep["best"]["tuning"]), "test": slim(sweep["best"]["test"])})
-        grid = [c for c in optional(work, f"grid-{task}", "cells")]
+        title = read(os.path.join("data", "tasks", task + ".json"))["title"]
+        sweep, own, grid = maybe(f"sweep-{task}"), maybe(f"diffmean-{task}"), maybe(f"grid-{task}")
+        sweeps[task] = sweep
+        best = sweep["best"]
+        # Not swept: the block of the best latents, at the strength that is usual for it.
+        diffmean = own["best"]["recipe"] if own else dict(best["recipe"], method="diffmean", scale=1.5, decay=0.0)
+        entry = {"name": task, "saif": best["recipe"], "diffmean": diffmean,
+                 "tuning": slim(best["tuning"]), "test": slim(best["test"])}
+        if own:
+            entry["diffmean_test"] = slim(own["best"]["test"])
+        study["tasks"].append(entry)
+        cells = list(sweep["cells"])
         if grid:
-            grids[task] = grid
-        study["sweep"].append({"task": task, "title": titles[task], "cells": [slim(c) for c in sweep["cells"] + grid]})
-        tests[task] = optional(work, f"test-{task}", "rows")
-        pres[task] = optional(work, f"pre-{task}", "rows")
-        rows = [dict(slim(r), label=f"{'steered' if r['method'] == 'saif' else 'prompted'}, {'after' if r['placement'] == 'post' else 'before'}")
-                for r in tests[task] + pres[task] if r["method"] in ("saif", "prompt")]
-        unique = {r["label"]: r for r in rows}
-        if len(unique) > 1:
-            study["placement"].append({"task": task, "title": titles[task], "rows": list(unique.values())})
-    study["claims"] = claims(grids, tests, pres)
+            # A switch that a sweep tries both ways: only the way that won.
+            norm = best["recipe"]["norm-preserving"]
+            grids[task] = [c for c in grid["cells"] if c["norm_preserving"] == norm]
+            cells += grid["cells"]
+        study["sweep"].append({"task": task, "title": title, "cells": [slim(c) for c in cells]})
+        test = maybe(f"test-{task}")
+        tests[task] = test["rows"] if test else []
+        pre = maybe(f"pre-{task}")
+        if pre:
+            pres[task] = pre
+        rows = placements(sweep, pre, tests[task])
+        if len(rows) > 1:
+            study["placement"].append({"task": task, "title": title, "rows": rows})
+        if test:
+            entry["controls"] = {r["method"] + ("_pre" if r["placement"] == "pre" else ""): slim(r) for r in test["rows"]}
+    study["claims"] = claims(sweeps, grids, tests, pres)
+    study["training"] = training(metrics)
     return {key: value for key, value in study.items() if value != []}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--recipe")
-    parser.add_argument("--best")
+    parser.add_argument("--flags", nargs=2, metavar=("NAMES", "SWEEP"))
+    parser.add_argument("--around", metavar="SWEEP")
     parser.add_argument("--work")
     parser.add_argument("--tasks", default="")
-    parser.add_argument("--contents", type=int, default=50, help="test prompts per instruction in the demo")
+    parser.add_argument("--metrics", help="what the training of the bundled SAEs reported, JSON lines")
+    parser.add_argument("--contents", type=int, default=100, help="test prompts per instruction in the demo")
+    parser.add_argument("--controls", type=int, default=50, help="the same of difference of means and random controls")
     parser.add_argument("--out")
     args = parser.parse_args()
-    if args.recipe:
-        print(recipe_flags(best_recipe(args.recipe), ("layer", "k", "beta", "scale", "rank", "decay")))
-    elif args.best:
-        print(recipe_flags(best_recipe(args.best), ("beta", "scale", "rank", "decay")))
+    if args.flags:
+        print(recipe_flags(args.flags[1], args.flags[0].split(",")))
+    elif args.around:
+        print(around(args.around))
     else:
         settings = {
             "contents": args.contents,
+            "controls": args.controls,
             "find": {"placement": "post", "contents": 16, "variants": 8},
             "decode": {"max-tokens": 40, "repetition-penalty": 1.15},
         }
-        study = collect(args.work, args.tasks.split(), settings)
+        study = collect(args.work, args.tasks.split(), settings, args.metrics)
         temporary = args.out + ".tmp"
         os.makedirs(os.path.dirname(args.out) or ".", exist_ok=True)
         with open(temporary, "w", encoding="utf-8") as f:

@@ -26,28 +26,35 @@ step() {
 }
 
 for task in $tasks; do
-  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --k 1,5,15,30 --beta 0,1 --scale 1,1.5,2,3 \
-    --rank mean_difference,specific_mean --decay 0.05,0 --contents 12 --confirm 2 --rounds 1
+  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --k 1,5,15,30,60 --beta 0,1,2 \
+    --scale 0.75,1,1.5,2,3 --decay 0,0.1,0.5,1.5 --norm-preserving \
+    --rank sensitivity,specificity,mean_difference,specific_mean --contents 24 --screen 6 --confirm 5 --rounds 2
 done
 for task in $tasks; do
-  step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --scale 1,1.5,2 \
-    --decay 0 --contents 12 --confirm 1 --rounds 1
+  step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --scale 0.75,1,1.5,2,3 \
+    --decay 0,0.1,0.5,1.5 --contents 24 --screen 6 --confirm 3 --rounds 2
 done
 
-python3 tools/collect_study.py --work "$work" --tasks "$tasks" --out data/studies/smollm2.json
+collect() {
+  python3 tools/collect_study.py --work "$work" --tasks "$tasks" --metrics models/smollm2-135m-instruct/metrics.jsonl \
+    --out data/studies/smollm2.json
+}
+collect
 
+# Layer by k at the best of the other settings; discovery before the content at strengths around the best; every method
+# and control at the best setting on the test split.
 for task in $tasks; do
-  best=$(python3 tools/collect_study.py --best "$work/sweep-$task.json")
-  # shellcheck disable=SC2086
-  step "grid-$task" "$saif" sweep "$work/study" --task "$task" --order full --layer all --k 1,5,15,30 $best \
-    --contents 12 --confirm 1
-  # shellcheck disable=SC2086
-  step "pre-$task" "$saif" eval "$work/study" --task "$task" --split test --limit 100 --method saif,prompt,prompt_pre \
-    --placement pre --no-perplexity $(python3 tools/collect_study.py --recipe "$work/sweep-$task.json")
-  # shellcheck disable=SC2086
+  sweep=$work/sweep-$task.json
+  # shellcheck disable=SC2046
+  step "grid-$task" "$saif" sweep "$work/study" --task "$task" --order full --layer all --k 1,5,15,30,60 \
+    $(python3 tools/collect_study.py --flags beta,scale,rank,decay,norm-preserving "$sweep") --contents 24 --confirm 1
+  # shellcheck disable=SC2046
+  step "pre-$task" "$saif" sweep "$work/study" --task "$task" --order full --placement pre \
+    $(python3 tools/collect_study.py --flags layer,k,beta,rank,decay,norm-preserving "$sweep") \
+    $(python3 tools/collect_study.py --around "$sweep") --contents 24 --confirm 2
+  # shellcheck disable=SC2046
   step "test-$task" "$saif" eval "$work/study" --task "$task" --split test --limit 100 \
     --method none,prompt,prompt_pre,saif,random,random_latents \
-    $(python3 tools/collect_study.py --recipe "$work/sweep-$task.json")
+    $(python3 tools/collect_study.py --flags layer,k,beta,scale,rank,decay,norm-preserving "$sweep")
 done
-
-python3 tools/collect_study.py --work "$work" --tasks "$tasks" --out data/studies/smollm2.json
+collect

@@ -17,7 +17,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string json_file, model = "smollm2", settings, report = "report.html", dtype = "auto";
-  int contents = 0;
+  int contents = 0, controls = 0;
 };
 
 // One task of the committed study: the settings of the steering methods.
@@ -30,7 +30,7 @@ struct Plan {
   Json file;
   FindOptions find;
   EvalOptions eval;
-  int contents = 100;
+  int contents = 100, controls = 50;  // test prompts of none, prompt and saif; of diffmean and random
   std::vector<TaskPlan> tasks;
 };
 
@@ -43,6 +43,7 @@ Plan read_plan(const Options& o) {
   plan.find = options_from_json<FindOptions>(plan.file.at("find"), path + ": find");
   plan.eval.decode = options_from_json<DecodeOptions>(plan.file.at("decode"), path + ": decode");
   plan.contents = o.contents > 0 ? o.contents : static_cast<int>(plan.file.at("contents").as_int());
+  plan.controls = o.controls > 0 ? o.controls : static_cast<int>(plan.file.at("controls").as_int());
   for (const Json& entry : plan.file.at("tasks").items()) {
     TaskPlan& t = plan.tasks.emplace_back();
     t.task = load_task(entry.at("name").as_string());
@@ -109,7 +110,10 @@ Outcome run_study(const Context& context, Engine& engine, const Plan& plan,
     prompt.method = "prompt";
     requests.push_back({&p.task, none, nullptr});
     requests.push_back({&p.task, prompt, nullptr});
-    for (const Recipe& recipe : {p.saif, p.diffmean, p.random}) requests.push_back({&p.task, recipe, vector(recipe)});
+    requests.push_back({&p.task, p.saif, vector(p.saif)});
+    for (const Recipe& recipe : {p.diffmean, p.random}) {
+      requests.push_back({&p.task, recipe, vector(recipe), plan.controls});
+    }
   }
   out.results = evaluate(engine, requests, test, plan.eval, context.control);
   return out;
@@ -126,7 +130,8 @@ Json task_json(const Plan& plan, const Outcome& outcome, size_t t) {
                            {"k", r.k},
                            {"beta", r.beta},
                            {"scale", r.scale},
-                           {"n", result_of(outcome, t, 0).strict.n}});
+                           {"n", result_of(outcome, t, 0).strict.n},
+                           {"n_controls", result_of(outcome, t, 4).strict.n}});
   for (size_t m = 0; m < std::size(kMethods); ++m) {
     const MethodResult& result = result_of(outcome, t, m);
     const std::string name = kMethods[m];
@@ -162,6 +167,23 @@ size_t telling_example(const Outcome& outcome, size_t task) {
   return 0;
 }
 
+// Where saif and another method differ on the same prompts (McNemar, p < .05), in one sentence.
+std::string who_wins(const Plan& plan, const Outcome& outcome, size_t method, const std::string& name) {
+  std::string wins, losses;
+  size_t open = 0;
+  for (size_t t = 0; t < plan.tasks.size(); ++t) {
+    const PairedTest test = compare_strict(result_of(outcome, t, 2), result_of(outcome, t, method));
+    std::string* list = test.p >= 0.05 ? nullptr : test.only_first > test.only_second ? &wins : &losses;
+    if (list == nullptr) {
+      ++open;
+      continue;
+    }
+    *list += (list->empty() ? "" : ", ") + plan.tasks[t].task.name;
+  }
+  return "saif against " + name + ": better on " + (wins.empty() ? "none" : wins) + "; worse on " +
+         (losses.empty() ? "none" : losses) + "; no difference shown on " + std::to_string(open);
+}
+
 void print_outcome(const Plan& plan, const Outcome& outcome) {
   std::vector<std::vector<std::string>> table = {
       {"instruction", "setting", "none", "prompted", "saif [95 %]", "diff. of means", "random"}};
@@ -174,8 +196,13 @@ void print_outcome(const Plan& plan, const Outcome& outcome) {
          value(0), value(1), share_text(result_of(outcome, t, 2).strict), value(3), value(4)});
   }
   print_line("\nShare of answers that follow the instruction and are fluent (strict), n = " +
-             std::to_string(result_of(outcome, 0, 0).strict.n) + " per instruction:\n");
+             std::to_string(result_of(outcome, 0, 0).strict.n) + " per instruction (" +
+             std::to_string(result_of(outcome, 0, 4).strict.n) + " in the last two columns):\n");
   print_line(format_table(table));
+  print_line("\nOn the same prompts (McNemar, p < .05):");
+  print_line("  " + who_wins(plan, outcome, 1, "prompting"));
+  print_line("  " + who_wins(plan, outcome, 3, "difference of means"));
+  print_line("  " + who_wins(plan, outcome, 4, "a random direction"));
   print_line("\nThe same prompt three ways:");
   for (const size_t t : {size_t{0}, size_t{4}, size_t{7}}) {
     if (t >= plan.tasks.size()) continue;
@@ -273,6 +300,8 @@ void add_demo(CLI::App& root, Context& context) {
   verb->add_option("--model", o->model, "folder, .gguf file or short name")->capture_default_str();
   verb->add_option("--settings", o->settings, "a study's settings (JSON) in place of data/studies/smollm2.json");
   verb->add_option("--contents", o->contents, "test prompts per instruction; 0 is what the study says")
+      ->capture_default_str();
+  verb->add_option("--controls", o->controls, "test prompts of diffmean and random; 0 is what the study says")
       ->capture_default_str();
   verb->add_option("--report", o->report, "where the report goes; \"\" writes none")->capture_default_str();
   add_dtype_flag(verb, o->dtype);

@@ -184,6 +184,7 @@ struct EvalRequest {
   const Task* task = nullptr;
   Recipe recipe;
   std::shared_ptr<const SteeringVector> vector;  // nullptr for none and prompt
+  int64_t contents = 0;                          // only the first ones; 0: all
 };
 
 struct EvalOptions {
@@ -191,7 +192,7 @@ struct EvalOptions {
   bool perplexity = false;  // one more pass over the answers
 };
 
-// Runs every request over all contents in one call of the engine: contents share prefixes, settings share products.
+// Runs every request over its contents in one call of the engine: contents share prefixes, settings share products.
 // on_result is called as soon as a request's last answer is in (any order). Results in the order of requests.
 std::vector<MethodResult> evaluate(Engine& engine, std::span<const EvalRequest> requests,
                                    std::span<const Content> contents, const EvalOptions& options,

@@ -54,10 +54,13 @@ struct SweepOptions {
   std::vector<int> layer;  // empty: every layer of the study
   std::vector<std::string> rank = {"specific_mean"};
   std::vector<double> decay = {0.0};
+  std::vector<std::string> placement = {"post"};  // of the discovery
+  bool norm_preserving = false;                   // also tried with the edited row scaled back to its norm
   std::string method = "saif";
   std::string order = "coordinate";  // coordinate: one axis at a time from the best so far; full: every combination
   int rounds = 2;                    // of the coordinate order
   int contents = 24;                 // tuning contents per cell
+  int screen = 0;                    // a large stage is run on so few contents first, its best third on all; 0: never
   int confirm = 5;                   // best cells run again on all tuning contents
   template <typename V>
   void describe(V& v) {
@@ -67,10 +70,13 @@ struct SweepOptions {
     v("layer", layer, "blocks; none given: all of the study");
     v("rank", rank, "rankings");
     v("decay", decay, "decays over generated tokens");
+    v("placement", placement, "placements of the discovery: post, pre");
+    v("norm-preserving", norm_preserving, "also try edits that keep the row's norm");
     v("method", method, "saif or diffmean");
     v("order", order, "coordinate or full");
     v("rounds", rounds, "of the coordinate order");
     v("contents", contents, "tuning contents per cell");
+    v("screen", screen, "contents of a first pass over a large stage, whose best third goes on; 0: none");
     v("confirm", confirm, "best cells run again on all tuning contents");
   }
 };

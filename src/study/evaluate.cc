@@ -16,6 +16,10 @@ struct Job {
   std::vector<std::pair<size_t, size_t>> uses;  // (request, content): answers without a vector are shared
 };
 
+size_t contents_of(const EvalRequest& request, size_t all) {
+  return request.contents > 0 ? std::min(all, static_cast<size_t>(request.contents)) : all;
+}
+
 std::vector<std::string> english_wordings(const Task& task) {
   std::vector<std::string> out;
   for (const Variant& v : task.variants) {
@@ -42,7 +46,7 @@ std::vector<Job> make_jobs(const Engine& engine, std::span<const EvalRequest> re
     std::vector<AppliedEdit> edits;
     if (request.vector) edits.push_back(make_edit(*request.vector, 1.0, engine.model().architecture()));
     const std::vector<std::string> wordings = english_wordings(*request.task);
-    for (size_t c = 0; c < contents.size(); ++c) {
+    for (size_t c = 0; c < contents_of(request, contents.size()); ++c) {
       std::string message = message_for(request, wordings, contents[c], c);
       if (!request.vector) {
         const auto [it, fresh] = plain.emplace(message, jobs.size());
@@ -127,11 +131,12 @@ std::vector<MethodResult> evaluate(Engine& engine, std::span<const EvalRequest> 
   if (contents.empty()) throw Error(Errc::kInvalidArgument, "no content to evaluate on");
   std::vector<std::unique_ptr<const Verifier>> verifiers;
   std::vector<MethodResult> results(requests.size());
-  std::vector<size_t> missing(requests.size(), contents.size());
+  std::vector<size_t> missing(requests.size());
   for (size_t r = 0; r < requests.size(); ++r) {
     verifiers.push_back(make_verifier(requests[r].task->verifier, requests[r].task->verifier_args));
     results[r].recipe = requests[r].recipe;
-    results[r].answers.resize(contents.size());
+    missing[r] = contents_of(requests[r], contents.size());
+    results[r].answers.resize(missing[r]);
     if (requests[r].vector) {
       results[r].site = requests[r].vector->site;
       results[r].vector_norm = requests[r].vector->norm() * std::abs(requests[r].vector->scale);

@@ -2,6 +2,7 @@
 #include "saif/sweep.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <set>
 
@@ -117,16 +118,31 @@ std::vector<Json> as_json(const std::vector<T>& values) {
   return {values.begin(), values.end()};
 }
 
+// The first three depend on each other most and are searched together.
+constexpr size_t kJointAxes = 3;
+
 std::vector<Axis> axes_of(const SweepOptions& o, const std::vector<int>& layers) {
-  std::vector<Axis> axes = {{"layer", as_json(layers)}, {"scale", as_json(o.scale)}};
+  std::vector<Axis> axes = {{"layer", as_json(layers)}, {"scale", as_json(o.scale)}, {"decay", as_json(o.decay)}};
   if (o.method != "diffmean") {
     axes.push_back({"k", as_json(o.k)});
     axes.push_back({"rank", as_json(o.rank)});
     axes.push_back({"beta", as_json(o.beta)});
   }
-  axes.push_back({"decay", as_json(o.decay)});
-  std::erase_if(axes, [](const Axis& axis) { return axis.second.empty(); });
+  axes.push_back({"placement", as_json(o.placement)});
+  if (o.norm_preserving) axes.push_back({"norm-preserving", {Json(false), Json(true)}});
+  for (const Axis& axis : axes) {
+    if (axis.second.empty()) throw Error(Errc::kInvalidArgument, "no value to try for " + axis.first + "; give one");
+  }
   return axes;
+}
+
+// Strengths around the best so far, for the rounds after the first.
+Axis around(double scale) {
+  Axis axis = {"scale", {}};
+  for (const double factor : {0.8, 0.9, 1.0, 1.1, 1.25}) {
+    axis.second.emplace_back(std::round(scale * factor * 1000) / 1000);
+  }
+  return axis;
 }
 
 Recipe with(const Recipe& recipe, const std::string& axis, const Json& value) {
@@ -158,33 +174,62 @@ void check_options(const SweepOptions& o) {
   }
 }
 
+// The cells of a search: those run on all of its contents compete, the others were screened out.
+struct Cells {
+  std::vector<Study::CellRow> finished, screened;
+  std::set<std::string> seen;
+};
+
+void run_stage(Runner& runner, const SweepOptions& o, std::vector<Recipe> recipes, std::span<const Content> contents,
+               Cells& cells) {
+  constexpr size_t kSmall = 12;  // stages of fewer cells are not screened
+  const auto collect = [&](std::vector<Study::CellRow>& to, std::span<Study::CellRow> rows) {
+    for (Study::CellRow& row : rows) {
+      if (cells.seen.insert(row.key).second) to.push_back(std::move(row));
+    }
+  };
+  if (o.screen > 0 && static_cast<size_t>(o.screen) < contents.size() && recipes.size() > kSmall) {
+    auto rows = runner.run(recipes, contents.first(static_cast<size_t>(o.screen)), "tuning");
+    std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return better(a.result, b.result); });
+    const size_t kept = std::max(kSmall / 2, recipes.size() / 3);
+    recipes.clear();
+    for (size_t i = 0; i < kept; ++i) recipes.push_back(rows[i].result.recipe);
+    collect(cells.screened, std::span(rows).subspan(kept));
+  }
+  auto rows = runner.run(recipes, contents, "tuning");
+  collect(cells.finished, rows);
+}
+
 // Every cell of the tuning grid, in the order in which they were run.
-std::vector<Study::CellRow> search(Runner& runner, const SweepOptions& o, std::span<const Content> contents) {
+Cells search(Runner& runner, const SweepOptions& o, std::span<const Content> contents) {
   const std::vector<int> layers = o.layer.empty() ? runner.layers() : o.layer;
   const std::vector<Axis> axes = axes_of(o, layers);
   Recipe start;
   start.method = o.method;
   for (const Axis& axis : axes) start = with(start, axis.first, axis.second[axis.second.size() / 2]);
+  Cells cells;
+  const auto stage = [&](const std::vector<Recipe>& recipes) { run_stage(runner, o, recipes, contents, cells); };
+  const auto best = [&] { return best_of(cells.finished).recipe; };
   if (o.order == "full") {
     std::vector<Recipe> grid = {start};
     for (const Axis& axis : axes) grid = product(grid, axis);
-    return runner.run(grid, contents, "tuning");
+    stage(grid);
+    return cells;
   }
-  // Layer and strength depend on each other most: they are searched together, the other axes one at a time.
-  std::vector<Study::CellRow> all;
-  std::set<std::string> seen;
-  Recipe best = start;
-  const auto stage = [&](const std::vector<Recipe>& recipes) {
-    for (Study::CellRow& row : runner.run(recipes, contents, "tuning")) {
-      if (seen.insert(row.key).second) all.push_back(std::move(row));
-    }
-    best = best_of(all).recipe;
-  };
+  start.placement = o.placement.front();
+  start.norm_preserving = false;
   for (int round = 0; round < o.rounds; ++round) {
-    if (round == 0) stage(product(product({best}, axes[0]), axes[1]));
-    for (size_t a = round == 0 ? 2 : 0; a < axes.size(); ++a) stage(product({best}, axes[a]));
+    if (round == 0) {
+      std::vector<Recipe> grid = {start};
+      for (size_t a = 0; a < kJointAxes; ++a) grid = product(grid, axes[a]);
+      stage(grid);
+    } else {
+      stage(product(product({best()}, around(best().scale)), axes[2]));
+      stage(product({best()}, axes[0]));
+    }
+    for (size_t a = kJointAxes; a < axes.size(); ++a) stage(product({best()}, axes[a]));
   }
-  return all;
+  return cells;
 }
 
 }  // namespace
@@ -212,9 +257,11 @@ SweepResult sweep(Study& study, Engine& engine, std::span<const std::shared_ptr<
   const size_t n =
       options.contents > 0 ? std::min(tuning.size(), static_cast<size_t>(options.contents)) : tuning.size();
   SweepResult out;
-  out.cells = search(runner, options, std::span(tuning).first(n));
-
-  std::vector<Study::CellRow> finalists = out.cells;
+  Cells cells = search(runner, options, std::span(tuning).first(n));
+  std::vector<Study::CellRow> finalists = cells.finished;
+  out.cells = std::move(cells.finished);
+  out.cells.insert(out.cells.end(), std::make_move_iterator(cells.screened.begin()),
+                   std::make_move_iterator(cells.screened.end()));
   std::sort(finalists.begin(), finalists.end(),
             [](const auto& a, const auto& b) { return better(a.result, b.result); });
   finalists.resize(std::min(finalists.size(), static_cast<size_t>(std::max(options.confirm, 1))));
