@@ -8,9 +8,9 @@ cd "$(dirname "$0")/.."
 saif=build/release/saif
 work=${SAIF_SAES_WORK:-build/saes}
 out=models/smollm2-135m-instruct
-prompts=${SAIF_SAES_PROMPTS:-7000}
+prompts=${SAIF_SAES_PROMPTS:-25000}
 part=500
-layers=${SAIF_SAES_LAYERS:-"18 20 22 24"}
+layers=${SAIF_SAES_LAYERS:-"18 20 24 26 28"}
 d_sae=${SAIF_SAES_WIDTH:-4096}
 
 mkdir -p "$work"
@@ -32,15 +32,16 @@ python3 tools/corpus_documents.py --answers "$work"/answers-*.jsonl --out "$work
 sites=$(for layer in $layers; do echo "blocks.$layer.hook_resid_post"; done | paste -sd,)
 echo "==> training at $sites"
 "$saif" sae train --model smollm2 --corpus "$work/documents.jsonl" --site "$sites" \
-  --kind topk --d-sae "$d_sae" --k 32 --batch 1024 --lr 8e-4 --epochs 4 --context 160 --dead-after 100000 --out "$work/trained" \
+  --kind topk --d-sae "$d_sae" --k 32 --batch 1024 --lr 8e-4 --epochs 2 --context 160 --dead-after 100000 --out "$work/trained" \
   --json | tee "$work/metrics.jsonl"
 
 mkdir -p "$out"
+rm -rf "$out"/blocks.*.hook_resid_post
 for layer in $layers; do
-  rm -rf "$out/blocks.$layer.hook_resid_post"
   mkdir -p "$out/blocks.$layer.hook_resid_post"
   cp "$work/trained/blocks.$layer.hook_resid_post"/{cfg.json,sae_weights.safetensors} "$out/blocks.$layer.hook_resid_post/"
 done
 python3 tools/model_card.py --metrics "$work/metrics.jsonl" --documents "$work/documents.jsonl" \
-  --tokens "${SAIF_SAES_TOKENS:-93 times as many}" --command "--d-sae $d_sae --k 32 --batch 1024 --lr 8e-4 --epochs 4" --out "$out/README.md"
+  --command "--d-sae $d_sae --k 32 --batch 1024 --lr 8e-4 --epochs 2 --context 160" --out "$out/README.md"
+cp "$work/metrics.jsonl" "$out/metrics.jsonl"
 du -sh "$out"

@@ -173,6 +173,8 @@ struct SaeTrainResult {
   SaeEvaluation evaluation;
   double tokens_per_s = 0;  // of training steps alone
   int64_t steps = 0, tokens = 0;
+  int64_t corpus_tokens = 0;  // of the training documents, each cut to the context
+  int64_t rows = 0;           // activations trained on: without first tokens, a shared prefix once per chunk
   Json to_json() const;
 };
 

@@ -88,6 +88,8 @@ Json SaeTrainResult::to_json() const {
   out["tokens_per_s"] = tokens_per_s;
   out["steps"] = steps;
   out["training_tokens"] = tokens;
+  out["corpus_tokens"] = corpus_tokens;
+  out["rows"] = rows;
   out["folder"] = folder;
   return out;
 }

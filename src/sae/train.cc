@@ -243,6 +243,8 @@ class Run {
   // Saves, evaluates what was saved, and writes the measured L0 and FVU into its configuration.
   void finish(const SaeTrainer& trainer, size_t s, const Split& split, SaeTrainResult& result) {
     result.folder = folder_of(s);
+    result.rows = cache(split).rows();
+    for (const auto& document : split.train) result.corpus_tokens += static_cast<int64_t>(document.size());
     const std::string config_file = result.folder + "/cfg.json";
     trainer.snapshot(sites_[s].name(), engine_.model().name())
         ->save(result.folder, options_.dtype == "f32" ? DType::kF32 : DType::kBf16);
@@ -279,6 +281,8 @@ class Run {
     result.tokens_per_s = number("tokens_per_s");
     result.steps = json.at("steps").as_int();
     result.tokens = json.at("training_tokens").as_int();
+    result.corpus_tokens = json.at("corpus_tokens").as_int();
+    result.rows = json.at("rows").as_int();
     return result;
   }
 
