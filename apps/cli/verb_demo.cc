@@ -16,7 +16,7 @@ namespace {
 using Clock = std::chrono::steady_clock;
 
 struct Options {
-  std::string json_file, model = "smollm2", settings, report = "report.html", dtype = "auto";
+  std::string json_file, model = "smollm2", settings, report = "report.html", svg, dtype = "auto";
   int contents = 0, controls = 0;
 };
 
@@ -284,7 +284,9 @@ void demo(const Context& context, const Options& o) {
   const Json manifest = make_manifest(
       loaded, saes,
       Json::object({{"find", options_to_json(plan.find)}, {"decode", options_to_json(plan.eval.decode)}}));
-  if (!o.report.empty()) write_report(o.report, report_json(plan, outcome, manifest, seconds));
+  const Json tables = report_json(plan, outcome, manifest, seconds);
+  if (!o.report.empty()) write_report(o.report, tables);
+  if (!o.svg.empty()) write_success_plot(o.svg, tables);
   if (o.json_file == "-") return print_json(json);
   print_outcome(plan, outcome);
   print_line("\n" + format_number(seconds, 0) + " seconds. Plots, intervals, latents: " +
@@ -304,6 +306,7 @@ void add_demo(CLI::App& root, Context& context) {
   verb->add_option("--controls", o->controls, "test prompts of diffmean and random; 0 is what the study says")
       ->capture_default_str();
   verb->add_option("--report", o->report, "where the report goes; \"\" writes none")->capture_default_str();
+  verb->add_option("--svg", o->svg, "write the plot of success by method to this file as well");
   add_dtype_flag(verb, o->dtype);
   verb->callback([o, &context] { demo(context, *o); });
 }
