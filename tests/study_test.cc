@@ -270,8 +270,8 @@ TEST_F(StudyTest, ALargeStageIsScreenedOnFewContents) {
   EXPECT_EQ(with_n, (std::map<int64_t, int>{{2, 8}, {4, 9}}));
   for (const auto& row : study->cells("", "tuning")) {
     if (row.result.strict.n != 2) continue;
-    const bool dropped = std::any_of(result.cells.begin(), result.cells.end(),
-                                     [&](const auto& cell) { return cell.key == row.key; });
+    const bool dropped =
+        std::any_of(result.cells.begin(), result.cells.end(), [&](const auto& cell) { return cell.key == row.key; });
     if (!dropped) kept_worst = std::min(kept_worst, row.result.strict.value());
   }
   EXPECT_LE(screened_best, kept_worst);

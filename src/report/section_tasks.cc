@@ -39,7 +39,8 @@ DotPlot success_plot(const Json& report, const std::string& id) {
   // Room for the longest title in bold type of 14 pixels; one that is far longer is cut by the picture's edge.
   constexpr double kLetter = 8.3, kMost = 320;
   for (const Json& task : list(report, "tasks")) {
-    plot.label_width = std::max(plot.label_width, std::min(kMost, kLetter * static_cast<double>(title_of(task).size())));
+    plot.label_width =
+        std::max(plot.label_width, std::min(kMost, kLetter * static_cast<double>(title_of(task).size())));
   }
   for (const std::string& key : methods_of(report)) {
     const MethodLook look = look_of(key);
