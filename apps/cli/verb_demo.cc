@@ -4,7 +4,6 @@
 #include <chrono>
 #include <filesystem>
 #include <map>
-#include <set>
 
 #include "saif/task.h"
 #include "study_tools.h"
@@ -36,19 +35,28 @@ struct Plan {
 
 const char* const kMethods[] = {"none", "prompt", "saif", "diffmean", "random"};
 
+const Json& need(const Json& object, const char* key, const std::string& path) {
+  const Json* value = object.find(key);
+  if (value == nullptr) {
+    throw Error(Errc::kBadFormat,
+                path + ": has no \"" + key + "\"; expected a study's settings, such as data/studies/smollm2.json");
+  }
+  return *value;
+}
+
 Plan read_plan(const Options& o) {
   const std::string path = o.settings.empty() ? data_directory() + "/studies/smollm2.json" : o.settings;
   Plan plan;
   plan.file = read_json_file(path);
-  plan.find = options_from_json<FindOptions>(plan.file.at("find"), path + ": find");
-  plan.eval.decode = options_from_json<DecodeOptions>(plan.file.at("decode"), path + ": decode");
-  plan.contents = o.contents > 0 ? o.contents : static_cast<int>(plan.file.at("contents").as_int());
-  plan.controls = o.controls > 0 ? o.controls : static_cast<int>(plan.file.at("controls").as_int());
-  for (const Json& entry : plan.file.at("tasks").items()) {
+  plan.find = options_from_json<FindOptions>(need(plan.file, "find", path), path + ": find");
+  plan.eval.decode = options_from_json<DecodeOptions>(need(plan.file, "decode", path), path + ": decode");
+  plan.contents = o.contents > 0 ? o.contents : static_cast<int>(need(plan.file, "contents", path).as_int());
+  plan.controls = o.controls > 0 ? o.controls : static_cast<int>(need(plan.file, "controls", path).as_int());
+  for (const Json& entry : need(plan.file, "tasks", path).items()) {
     TaskPlan& t = plan.tasks.emplace_back();
-    t.task = load_task(entry.at("name").as_string());
-    t.saif = options_from_json<Recipe>(entry.at("saif"), path + ": saif");
-    t.diffmean = options_from_json<Recipe>(entry.at("diffmean"), path + ": diffmean");
+    t.task = load_task(need(entry, "name", path + ": a task").as_string());
+    t.saif = options_from_json<Recipe>(need(entry, "saif", path + ": a task"), path + ": saif");
+    t.diffmean = options_from_json<Recipe>(need(entry, "diffmean", path + ": a task"), path + ": diffmean");
     t.random = t.saif;
     t.random.method = "random";
   }
@@ -57,21 +65,28 @@ Plan read_plan(const Options& o) {
 
 // The bundled SAEs of the layers that some recipe uses.
 std::vector<std::shared_ptr<const Sae>> needed_saes(const Plan& plan) {
-  std::set<int> layers;
-  for (const TaskPlan& t : plan.tasks) layers.insert({t.saif.layer, t.diffmean.layer});
+  std::map<int, std::string> wanted;  // layer -> a task that is steered there
+  for (const TaskPlan& t : plan.tasks) {
+    for (const int layer : {t.saif.layer, t.diffmean.layer}) wanted.emplace(layer, t.task.name);
+  }
   std::vector<std::shared_ptr<const Sae>> out;
   for (auto& sae : load_saes(sae_paths({}))) {
-    if (layers.contains(layer_of(sae->config().site))) out.push_back(std::move(sae));
+    const int layer = layer_of(sae->config().site);
+    if (!wanted.contains(layer)) continue;
+    wanted.erase(layer);
+    out.push_back(std::move(sae));
   }
-  return out;
+  if (wanted.empty()) return out;
+  throw Error(Errc::kNotFound, "the committed study steers " + wanted.begin()->second + " at block " +
+                                   std::to_string(wanted.begin()->first) +
+                                   ", for which no SAE is bundled; run make study");
 }
 
-const Discovery& at_layer(const FindResult& found, int layer, const std::string& task) {
-  for (const Discovery& d : found.discoveries) {
-    if (layer_of(d.site) == layer) return d;
-  }
-  throw Error(Errc::kNotFound, "the committed study steers " + task + " at block " + std::to_string(layer) +
-                                   ", for which no SAE is bundled; run make study");
+const Discovery& at_layer(const FindResult& found, int layer) {
+  const auto it = std::find_if(found.discoveries.begin(), found.discoveries.end(),
+                               [&](const Discovery& d) { return layer_of(d.site) == layer; });
+  if (it == found.discoveries.end()) throw Error(Errc::kInternal, "no discovery at block " + std::to_string(layer));
+  return *it;
 }
 
 struct Outcome {
@@ -100,7 +115,7 @@ Outcome run_study(const Context& context, Engine& engine, const Plan& plan,
   for (size_t t = 0; t < plan.tasks.size(); ++t) {
     const TaskPlan& p = plan.tasks[t];
     const auto vector = [&](const Recipe& recipe) {
-      const Discovery& d = at_layer(out.found[t], recipe.layer, p.task.name);
+      const Discovery& d = at_layer(out.found[t], recipe.layer);
       const auto sae =
           std::find_if(saes.begin(), saes.end(), [&](const auto& s) { return s->sha256() == d.sae_sha256; });
       return std::make_shared<SteeringVector>(build_vector(d, **sae, recipe));
@@ -242,7 +257,7 @@ Json report_json(const Plan& plan, const Outcome& outcome, const Json& manifest,
                                      {"title", p.task.title},
                                      {"prompt", result_of(outcome, t, 0).answers[c].prompt},
                                      {"answers", answers}}));
-    Discovery d = at_layer(outcome.found[t], p.saif.layer, p.task.name);
+    Discovery d = at_layer(outcome.found[t], p.saif.layer);
     rank_latents(d, p.saif.rank);
     Json list = Json::array();
     for (size_t i = 0; i < std::min(d.latents.size(), static_cast<size_t>(p.saif.k)); ++i) {
