@@ -278,6 +278,16 @@ TEST_F(StudyTest, ALargeStageIsScreenedOnFewContents) {
   EXPECT_EQ(result.best_tuning.strict.n, 6);
   EXPECT_EQ(result.best_test.strict.n, 6);
 
+  options.order = "random";
+  options.trials = 20;
+  options.confirm = 1;
+  const SweepResult drawn = sweep(*study, engine_, {&sae, 1}, task_, contents, options, eval, control_);
+  EXPECT_GT(drawn.cells.size(), 12U);  // of 28 settings, some twice
+  EXPECT_LE(drawn.cells.size(), 20U);
+  EXPECT_EQ(sweep(*study, engine_, {&sae, 1}, task_, contents, options, eval, control_).computed, 0);
+  options.seed = 1;
+  EXPECT_GT(sweep(*study, engine_, {&sae, 1}, task_, contents, options, eval, control_).computed, 0);
+
   options.scale = {};
   EXPECT_EQ(test::error_of([&] {
               sweep(*study, engine_, {&sae, 1}, task_, contents, options, eval, control_);

@@ -43,5 +43,14 @@ for layer in $layers; do
 done
 python3 tools/model_card.py --metrics "$work/metrics.jsonl" --documents "$work/documents.jsonl" \
   --command "--d-sae $d_sae --k 32 --batch 1024 --lr 8e-4 --epochs 2 --context 160" --out "$out/README.md"
-cp "$work/metrics.jsonl" "$out/metrics.jsonl"
+python3 - "$work/metrics.jsonl" "$out/metrics.jsonl" <<'EOF'
+import json
+import sys
+
+with open(sys.argv[1], encoding="utf-8") as lines, open(sys.argv[2], "w", encoding="utf-8") as out:
+    for line in lines:
+        row = json.loads(line)
+        del row["folder"]  # of the machine that trained
+        out.write(json.dumps(row) + "\n")
+EOF
 du -sh "$out"

@@ -26,13 +26,13 @@ step() {
 }
 
 for task in $tasks; do
-  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --k 1,5,15,30,60 --beta 0,1,2 \
-    --scale 0.75,1,1.5,2,3 --decay 0,0.1,0.5,1.5 --norm-preserving \
-    --rank sensitivity,specificity,mean_difference,specific_mean --contents 24 --screen 6 --confirm 5 --rounds 2
+  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --order random --trials 120 \
+    --k 5,15,30 --beta 0,1 --scale 0.75,1,1.5,2,3 --decay 0,0.1,0.5,1.5 --norm-preserving \
+    --rank sensitivity,specificity,mean_difference,specific_mean --contents 16 --screen 6 --confirm 4 --rounds 2
 done
 for task in $tasks; do
   step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --scale 0.75,1,1.5,2,3 \
-    --decay 0,0.1,0.5,1.5 --contents 24 --screen 6 --confirm 3 --rounds 2
+    --decay 0,0.1,0.5 --contents 16 --screen 4 --confirm 3 --rounds 2
 done
 
 collect() {
@@ -47,7 +47,7 @@ for task in $tasks; do
   sweep=$work/sweep-$task.json
   # shellcheck disable=SC2046
   step "grid-$task" "$saif" sweep "$work/study" --task "$task" --order full --layer all --k 1,5,15,30,60 \
-    $(python3 tools/collect_study.py --flags beta,scale,rank,decay,norm-preserving "$sweep") --contents 24 --confirm 1
+    $(python3 tools/collect_study.py --flags beta,scale,rank,decay,norm-preserving "$sweep") --contents 16 --confirm 1
   # shellcheck disable=SC2046
   step "pre-$task" "$saif" sweep "$work/study" --task "$task" --order full --placement pre \
     $(python3 tools/collect_study.py --flags layer,k,beta,rank,decay,norm-preserving "$sweep") \

@@ -57,11 +57,15 @@ struct SweepOptions {
   std::vector<std::string> placement = {"post"};  // of the discovery
   bool norm_preserving = false;                   // also tried with the edited row scaled back to its norm
   std::string method = "saif";
-  std::string order = "coordinate";  // coordinate: one axis at a time from the best so far; full: every combination
-  int rounds = 2;                    // of the coordinate order
-  int contents = 24;                 // tuning contents per cell
-  int screen = 0;                    // a large stage is run on so few contents first, its best third on all; 0: never
-  int confirm = 5;                   // best cells run again on all tuning contents
+  // coordinate: layer, strength and decay together, then one axis at a time from the best so far; random: settings
+  // drawn at random, then one axis at a time; full: every combination.
+  std::string order = "coordinate";
+  int rounds = 2;     // of the search; the first of `random` is the drawn settings
+  int trials = 120;   // settings drawn (random)
+  int64_t seed = 0;   // of the drawing
+  int contents = 24;  // tuning contents per cell
+  int screen = 0;     // a large stage is run on so few contents first, its best quarter on all; 0: never
+  int confirm = 5;    // best cells run again on all tuning contents
   template <typename V>
   void describe(V& v) {
     v("k", k, "latents in the vector");
@@ -73,10 +77,12 @@ struct SweepOptions {
     v("placement", placement, "placements of the discovery: post, pre");
     v("norm-preserving", norm_preserving, "also try edits that keep the row's norm");
     v("method", method, "saif or diffmean");
-    v("order", order, "coordinate or full");
-    v("rounds", rounds, "of the coordinate order");
+    v("order", order, "coordinate, random or full");
+    v("rounds", rounds, "of the search, unless full");
+    v("trials", trials, "settings drawn at random");
+    v("seed", seed, "of the drawing");
     v("contents", contents, "tuning contents per cell");
-    v("screen", screen, "contents of a first pass over a large stage, whose best third goes on; 0: none");
+    v("screen", screen, "contents of a first pass over a large stage, whose best quarter goes on; 0: none");
     v("confirm", confirm, "best cells run again on all tuning contents");
   }
 };

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "base/rng.h"
 #include "saif/options.h"
 
 namespace saif {
@@ -103,10 +104,11 @@ class Runner {
   std::set<std::string> counted_;
 };
 
-// Largest strict share; ties: loose, then the weaker, then the smaller setting.
+// Largest strict share; ties: loose, checker, then the weaker, then the smaller setting.
 bool better(const MethodResult& a, const MethodResult& b) {
   if (a.strict.value() != b.strict.value()) return a.strict.value() > b.strict.value();
   if (a.loose.value() != b.loose.value()) return a.loose.value() > b.loose.value();
+  if (a.checker.value() != b.checker.value()) return a.checker.value() > b.checker.value();
   if (a.recipe.scale != b.recipe.scale) return a.recipe.scale < b.recipe.scale;
   return a.recipe.k < b.recipe.k;
 }
@@ -159,6 +161,19 @@ std::vector<Recipe> product(const std::vector<Recipe>& recipes, const Axis& axis
   return out;
 }
 
+// `start` with a random value on every axis of `axes`; settings drawn twice are dropped.
+std::vector<Recipe> draw(const Recipe& start, std::span<const Axis> axes, const SweepOptions& o) {
+  Rng rng(static_cast<uint64_t>(o.seed), 0);
+  std::vector<Recipe> out;
+  std::set<std::string> seen;
+  for (int i = 0; i < o.trials; ++i) {
+    Recipe recipe = start;
+    for (const Axis& axis : axes) recipe = with(recipe, axis.first, axis.second[rng.below(axis.second.size())]);
+    if (seen.insert(options_to_json(recipe).dump()).second) out.push_back(recipe);
+  }
+  return out;
+}
+
 const MethodResult& best_of(const std::vector<Study::CellRow>& cells) {
   return std::min_element(cells.begin(), cells.end(),
                           [](const auto& a, const auto& b) { return better(a.result, b.result); })
@@ -166,9 +181,10 @@ const MethodResult& best_of(const std::vector<Study::CellRow>& cells) {
 }
 
 void check_options(const SweepOptions& o) {
-  if (o.order != "coordinate" && o.order != "full") {
-    throw Error(Errc::kInvalidArgument, "order \"" + o.order + "\" is unknown; expected coordinate or full");
+  if (o.order != "coordinate" && o.order != "full" && o.order != "random") {
+    throw Error(Errc::kInvalidArgument, "order \"" + o.order + "\" is unknown; expected coordinate, random or full");
   }
+  if (o.trials < 1) throw Error(Errc::kInvalidArgument, "trials is " + std::to_string(o.trials) + "; at least 1");
   if (o.method != "saif" && o.method != "diffmean") {
     throw Error(Errc::kInvalidArgument, "method \"" + o.method + "\" cannot be swept; expected saif or diffmean");
   }
@@ -191,7 +207,7 @@ void run_stage(Runner& runner, const SweepOptions& o, std::vector<Recipe> recipe
   if (o.screen > 0 && static_cast<size_t>(o.screen) < contents.size() && recipes.size() > kSmall) {
     auto rows = runner.run(recipes, contents.first(static_cast<size_t>(o.screen)), "tuning");
     std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return better(a.result, b.result); });
-    const size_t kept = std::max(kSmall / 2, recipes.size() / 3);
+    const size_t kept = std::max(kSmall / 2, recipes.size() / 4);
     recipes.clear();
     for (size_t i = 0; i < kept; ++i) recipes.push_back(rows[i].result.recipe);
     collect(cells.screened, std::span(rows).subspan(kept));
@@ -216,10 +232,14 @@ Cells search(Runner& runner, const SweepOptions& o, std::span<const Content> con
     stage(grid);
     return cells;
   }
+  // Placement and norm are not drawn, and tried last: the edits of other values are mostly worse.
+  const size_t late = o.norm_preserving ? 2 : 1;
   start.placement = o.placement.front();
   start.norm_preserving = false;
   for (int round = 0; round < o.rounds; ++round) {
-    if (round == 0) {
+    if (round == 0 && o.order == "random") {
+      stage(draw(start, std::span(axes).first(axes.size() - late), o));
+    } else if (round == 0) {
       std::vector<Recipe> grid = {start};
       for (size_t a = 0; a < kJointAxes; ++a) grid = product(grid, axes[a]);
       stage(grid);
@@ -227,6 +247,7 @@ Cells search(Runner& runner, const SweepOptions& o, std::span<const Content> con
       stage(product(product({best()}, around(best().scale)), axes[2]));
       stage(product({best()}, axes[0]));
     }
+    if (round == 0 && o.order == "random") continue;
     for (size_t a = kJointAxes; a < axes.size(); ++a) stage(product({best()}, axes[a]));
   }
   return cells;
