@@ -260,14 +260,14 @@ TEST_F(StudyTest, ALargeStageIsScreenedOnFewContents) {
   EvalOptions eval;
   eval.decode.max_new_tokens = 5;
   const SweepResult result = sweep(*study, engine_, {&sae, 1}, task_, contents, options, eval, control_);
-  // 14 joint cells, of which 6 go on; then k, placement and norm, each with one value that is new.
+  // 28 joint cells, of which 6 go on; then placement and norm, each with one value that is new.
   std::map<int64_t, int> with_n;
   double screened_best = 0, kept_worst = 1;
   for (const auto& cell : result.cells) {
     ++with_n[cell.result.strict.n];
     if (cell.result.strict.n == 2) screened_best = std::max(screened_best, cell.result.strict.value());
   }
-  EXPECT_EQ(with_n, (std::map<int64_t, int>{{2, 8}, {4, 9}}));
+  EXPECT_EQ(with_n, (std::map<int64_t, int>{{2, 22}, {4, 8}}));
   for (const auto& row : study->cells("", "tuning")) {
     if (row.result.strict.n != 2) continue;
     const bool dropped =

@@ -26,13 +26,13 @@ step() {
 }
 
 for task in $tasks; do
-  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --order random --trials 120 \
-    --k 5,15,30 --beta 0,1 --scale 0.75,1,1.5,2,3 --decay 0,0.1,0.5,1.5 --norm-preserving \
+  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --k 5,15,30 --beta 0,1 \
+    --scale 0.75,1,1.5,2.5 --decay 0,0.1,0.5 --norm-preserving \
     --rank sensitivity,specificity,mean_difference,specific_mean --contents 16 --screen 6 --confirm 4 --rounds 2
 done
 for task in $tasks; do
-  step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --scale 0.75,1,1.5,2,3 \
-    --decay 0,0.1,0.5 --contents 16 --screen 4 --confirm 3 --rounds 2
+  step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --scale 0.75,1,1.5,2 \
+    --decay 0,0.1,0.5 --contents 16 --screen 4 --confirm 1 --rounds 1
 done
 
 collect() {

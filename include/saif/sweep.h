@@ -57,14 +57,14 @@ struct SweepOptions {
   std::vector<std::string> placement = {"post"};  // of the discovery
   bool norm_preserving = false;                   // also tried with the edited row scaled back to its norm
   std::string method = "saif";
-  // coordinate: layer, strength and decay together, then one axis at a time from the best so far; random: settings
+  // coordinate: layer, strength, decay and k together, then one axis at a time from the best so far; random: settings
   // drawn at random, then one axis at a time; full: every combination.
   std::string order = "coordinate";
   int rounds = 2;     // of the search; the first of `random` is the drawn settings
   int trials = 120;   // settings drawn (random)
   int64_t seed = 0;   // of the drawing
   int contents = 24;  // tuning contents per cell
-  int screen = 0;     // a large stage is run on so few contents first, its best quarter on all; 0: never
+  int screen = 0;     // a large stage is run on so few contents first, its best fifth on all; 0: never
   int confirm = 5;    // best cells run again on all tuning contents
   template <typename V>
   void describe(V& v) {
@@ -82,7 +82,7 @@ struct SweepOptions {
     v("trials", trials, "settings drawn at random");
     v("seed", seed, "of the drawing");
     v("contents", contents, "tuning contents per cell");
-    v("screen", screen, "contents of a first pass over a large stage, whose best quarter goes on; 0: none");
+    v("screen", screen, "contents of a first pass over a large stage, whose best fifth goes on; 0: none");
     v("confirm", confirm, "best cells run again on all tuning contents");
   }
 };

@@ -120,8 +120,8 @@ std::vector<Json> as_json(const std::vector<T>& values) {
   return {values.begin(), values.end()};
 }
 
-// The first three depend on each other most and are searched together.
-constexpr size_t kJointAxes = 3;
+// The first four (three for diffmean) depend on each other most and are searched together.
+size_t joint_axes(const SweepOptions& o) { return o.method == "diffmean" ? 3 : 4; }
 
 std::vector<Axis> axes_of(const SweepOptions& o, const std::vector<int>& layers) {
   std::vector<Axis> axes = {{"layer", as_json(layers)}, {"scale", as_json(o.scale)}, {"decay", as_json(o.decay)}};
@@ -207,7 +207,7 @@ void run_stage(Runner& runner, const SweepOptions& o, std::vector<Recipe> recipe
   if (o.screen > 0 && static_cast<size_t>(o.screen) < contents.size() && recipes.size() > kSmall) {
     auto rows = runner.run(recipes, contents.first(static_cast<size_t>(o.screen)), "tuning");
     std::sort(rows.begin(), rows.end(), [](const auto& a, const auto& b) { return better(a.result, b.result); });
-    const size_t kept = std::max(kSmall / 2, recipes.size() / 4);
+    const size_t kept = std::max(kSmall / 2, recipes.size() / 5);
     recipes.clear();
     for (size_t i = 0; i < kept; ++i) recipes.push_back(rows[i].result.recipe);
     collect(cells.screened, std::span(rows).subspan(kept));
@@ -241,14 +241,15 @@ Cells search(Runner& runner, const SweepOptions& o, std::span<const Content> con
       stage(draw(start, std::span(axes).first(axes.size() - late), o));
     } else if (round == 0) {
       std::vector<Recipe> grid = {start};
-      for (size_t a = 0; a < kJointAxes; ++a) grid = product(grid, axes[a]);
+      for (size_t a = 0; a < joint_axes(o); ++a) grid = product(grid, axes[a]);
       stage(grid);
     } else {
       stage(product(product({best()}, around(best().scale)), axes[2]));
       stage(product({best()}, axes[0]));
+      if (joint_axes(o) > 3) stage(product({best()}, axes[3]));
     }
     if (round == 0 && o.order == "random") continue;
-    for (size_t a = kJointAxes; a < axes.size(); ++a) stage(product({best()}, axes[a]));
+    for (size_t a = joint_axes(o); a < axes.size(); ++a) stage(product({best()}, axes[a]));
   }
   return cells;
 }
