@@ -146,7 +146,7 @@ def claims(sweeps, grids, tests, pres):
 # --- the study file --------------------------------------------------------------------------------------------------
 
 KEEP = ("layer", "k", "beta", "scale", "rank", "decay", "n",
-        "norm_preserving", "strict", "strict_hits", "strict_ci", "checker")
+        "op", "norm_preserving", "strict", "strict_hits", "strict_ci", "checker")
 
 
 def slim(row):

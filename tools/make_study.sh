@@ -26,13 +26,13 @@ step() {
 }
 
 for task in $tasks; do
-  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --k 5,15,30 --beta 0,1 \
-    --scale 0.75,1,1.5,2.5 --decay 0,0.1,0.5 --norm-preserving \
-    --rank sensitivity,specificity,mean_difference,specific_mean --contents 16 --screen 6 --confirm 4 --rounds 2
+  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --layer 18,20,24,26 --k 5,15,30 --beta 1,0 \
+    --scale 0.75,1,1.3,1.8 --decay 0,0.1,0.5 --op project,add --norm-preserving \
+    --rank sensitivity,specificity,mean_difference,specific_mean --contents 16 --screen 5 --confirm 3 --rounds 2
 done
 for task in $tasks; do
-  step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --scale 0.75,1,1.5,2 \
-    --decay 0,0.1,0.5 --contents 16 --screen 4 --confirm 1 --rounds 1
+  step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --layer 18,20,24,26 \
+    --scale 0.75,1,1.3,1.8 --decay 0,0.1,0.5 --op project,add --contents 16 --screen 5 --confirm 1 --rounds 1
 done
 
 collect() {
@@ -47,14 +47,14 @@ for task in $tasks; do
   sweep=$work/sweep-$task.json
   # shellcheck disable=SC2046
   step "grid-$task" "$saif" sweep "$work/study" --task "$task" --order full --layer all --k 1,5,15,30,60 \
-    $(python3 tools/collect_study.py --flags beta,scale,rank,decay,norm-preserving "$sweep") --contents 16 --confirm 1
+    $(python3 tools/collect_study.py --flags beta,scale,rank,decay,op,norm-preserving "$sweep") --contents 16 --confirm 1
   # shellcheck disable=SC2046
   step "pre-$task" "$saif" sweep "$work/study" --task "$task" --order full --placement pre \
-    $(python3 tools/collect_study.py --flags layer,k,beta,rank,decay,norm-preserving "$sweep") \
+    $(python3 tools/collect_study.py --flags layer,k,beta,rank,decay,op,norm-preserving "$sweep") \
     $(python3 tools/collect_study.py --around "$sweep") --contents 24 --confirm 2
   # shellcheck disable=SC2046
   step "test-$task" "$saif" eval "$work/study" --task "$task" --split test --limit 100 \
     --method none,prompt,prompt_pre,saif,random,random_latents \
-    $(python3 tools/collect_study.py --flags layer,k,beta,scale,rank,decay,norm-preserving "$sweep")
+    $(python3 tools/collect_study.py --flags layer,k,beta,scale,rank,decay,op,norm-preserving "$sweep")
 done
 collect

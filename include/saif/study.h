@@ -116,6 +116,7 @@ struct Recipe {
   double scale = 1.0;
   std::string rank = "specific_mean";
   double decay = 0.0;  // strength (1 + decay t)^-1 over generated tokens
+  std::string op = "add";  // add, or project: the component along the vector becomes scale times its length
   bool norm_preserving = false;
   int64_t seed = 0;  // of the random methods
   template <typename V>
@@ -128,6 +129,7 @@ struct Recipe {
     v("scale", scale, "strength of the vector");
     v("rank", rank, "how latents are ranked");
     v("decay", decay, "strength over generated tokens: (1 + decay t)^-1");
+    v("op", op, "add, or project: set the component along the vector to its length");
     v("norm-preserving", norm_preserving, "scale the edited row back to its norm");
     v("seed", seed, "of the random controls");
   }

@@ -55,6 +55,7 @@ struct SweepOptions {
   std::vector<std::string> rank = {"specific_mean"};
   std::vector<double> decay = {0.0};
   std::vector<std::string> placement = {"post"};  // of the discovery
+  std::vector<std::string> op = {"add"};          // add, project
   bool norm_preserving = false;                   // also tried with the edited row scaled back to its norm
   std::string method = "saif";
   // coordinate: layer, strength, decay and k together, then one axis at a time from the best so far; random: settings
@@ -75,6 +76,7 @@ struct SweepOptions {
     v("rank", rank, "rankings");
     v("decay", decay, "decays over generated tokens");
     v("placement", placement, "placements of the discovery: post, pre");
+    v("op", op, "edits: add, project");
     v("norm-preserving", norm_preserving, "also try edits that keep the row's norm");
     v("method", method, "saif or diffmean");
     v("order", order, "coordinate, random or full");

@@ -18,6 +18,7 @@ enum class EditOp {
   kAdd,      // h' = h + scale * v
   kProject,  // u = v / |v|: h' = h + (target - h.u) u, target = scale * |v|   (Stolfo et al. 2024)
 };
+EditOp parse_edit_op(const std::string& name, const std::string& where);  // "add", "project"; kBadFormat names `where`
 
 struct SteeringVector {
   std::string site;  // "blocks.24.hook_resid_post"

@@ -114,6 +114,7 @@ Json MethodResult::to_json() const {
                            {"scale", recipe.scale},
                            {"rank", recipe.rank},
                            {"decay", recipe.decay},
+                           {"op", recipe.op},
                            {"norm_preserving", recipe.norm_preserving},
                            {"placement", recipe.placement},
                            {"site", site},

@@ -101,6 +101,7 @@ std::string label_of(const Recipe& r) {
   out += " x" + short_number(r.scale);
   if (r.rank != "specific_mean" && r.method != "diffmean") out += " " + r.rank;
   if (r.decay > 0) out += " decay" + short_number(r.decay);
+  if (r.op != "add") out += " " + r.op;
   if (r.norm_preserving) out += " norm";
   if (r.placement != "post") out += " " + r.placement;
   return out;
@@ -140,6 +141,7 @@ SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Re
   out.vector.assign(v.begin(), v.end());
   out.scale = recipe.scale;
   out.decay = recipe.decay;
+  out.op = parse_edit_op(recipe.op, "the recipe's op");
   out.norm_preserving = recipe.norm_preserving;
   out.origin = Json::object({{"task", discovery.task},
                              {"recipe", options_to_json(recipe)},

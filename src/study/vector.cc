@@ -141,6 +141,10 @@ Site checked_site(const std::string& name, int64_t width, const std::string& wha
 
 }  // namespace
 
+EditOp parse_edit_op(const std::string& name, const std::string& where) {
+  return static_cast<EditOp>(index_of(kOps, name, where));
+}
+
 double SteeringVector::norm() const { return norm_of(vector); }
 
 SteeringVector SteeringVector::load(const std::string& path) {
@@ -160,7 +164,7 @@ SteeringVector SteeringVector::load(const std::string& path) {
   for (const auto& [key, value] : file.metadata()) {
     const std::string where = path + ": metadata " + key;
     if (key == "saif.site") out.site = value;
-    if (key == "saif.op") out.op = static_cast<EditOp>(index_of(kOps, value, where));
+    if (key == "saif.op") out.op = parse_edit_op(value, where);
     if (key == "saif.positions") out.positions = static_cast<EditPositions>(index_of(kPositions, value, where));
     if (key == "saif.norm_preserving") out.norm_preserving = value == "true";
     if (key == "saif.decay") out.decay = number_in(value, where);

@@ -130,6 +130,7 @@ std::vector<Axis> axes_of(const SweepOptions& o, const std::vector<int>& layers)
     axes.push_back({"rank", as_json(o.rank)});
     axes.push_back({"beta", as_json(o.beta)});
   }
+  axes.push_back({"op", as_json(o.op)});
   axes.push_back({"placement", as_json(o.placement)});
   if (o.norm_preserving) axes.push_back({"norm-preserving", {Json(false), Json(true)}});
   for (const Axis& axis : axes) {
@@ -232,8 +233,9 @@ Cells search(Runner& runner, const SweepOptions& o, std::span<const Content> con
     stage(grid);
     return cells;
   }
-  // Placement and norm are not drawn, and tried last: the edits of other values are mostly worse.
-  const size_t late = o.norm_preserving ? 2 : 1;
+  // Edit, placement and norm are not drawn, and tried last.
+  const size_t late = o.norm_preserving ? 3 : 2;
+  start.op = o.op.front();
   start.placement = o.placement.front();
   start.norm_preserving = false;
   for (int round = 0; round < o.rounds; ++round) {
