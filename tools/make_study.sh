@@ -26,7 +26,7 @@ step() {
 }
 
 for task in $tasks; do
-  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --layer 18,20,24,26 --k 5,15,30 --beta 1,0 \
+  step "sweep-$task" "$saif" sweep "$work/study" --task "$task" --layer 18,20,24,26 --k 5,15,30 --beta 0,1 \
     --scale 0.75,1,1.3,1.8 --decay 0,0.1,0.5 --op project,add --norm-preserving \
     --rank sensitivity,specificity,mean_difference,specific_mean --contents 16 --screen 5 --confirm 3 --rounds 2
 done
