@@ -79,6 +79,7 @@ TEST_F(Demo, AVectorMakesTheModelAnswerInFrench) {
                           "--beta",  std::to_string(recipe.at("beta").as_double()),
                           "--scale", std::to_string(recipe.at("scale").as_double()),
                           "--rank",  recipe.at("rank").as_string(),
+                          "--op",    recipe.at("op").as_string(),
                           "--decay", std::to_string(recipe.at("decay").as_double())};
   Words vector = {"vector", path("study"), "--out", path("fr.safetensors")};
   vector.insert(vector.end(), settings.begin(), settings.end());

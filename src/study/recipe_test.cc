@@ -75,6 +75,22 @@ TEST(Recipe, SaifIsTheWeightedSumOfDecoderRows) {
   }
 }
 
+TEST(Recipe, TheEditIsTheRecipes) {
+  const auto sae = random_sae();
+  Recipe r;
+  r.k = 2;
+  r.scale = 1.5;
+  EXPECT_EQ(build_vector(example(), *sae, r).op, EditOp::kAdd);
+  r.op = "project";
+  const SteeringVector v = build_vector(example(), *sae, r);
+  EXPECT_EQ(v.op, EditOp::kProject);
+  EXPECT_EQ(v.scale, 1.5);
+  EXPECT_NE(label_of(r).find("project"), std::string::npos);
+  r.op = "push";
+  const std::string message = message_of([&] { build_vector(example(), *sae, r); });
+  for (const char* part : {"push", "add", "project"}) EXPECT_NE(message.find(part), std::string::npos) << message;
+}
+
 TEST(Recipe, TheRankingDecidesWhichLatents) {
   Recipe r;
   r.k = 2;
