@@ -115,7 +115,7 @@ struct Recipe {
   double beta = 1.0;  // alpha_j = mu_j + beta * sigma_j
   double scale = 1.0;
   std::string rank = "specific_mean";
-  double decay = 0.0;  // strength (1 + decay t)^-1 over generated tokens
+  double decay = 0.0;      // strength (1 + decay t)^-1 over generated tokens
   std::string op = "add";  // add, or project: the component along the vector becomes scale times its length
   bool norm_preserving = false;
   int64_t seed = 0;  // of the random methods
