@@ -1,5 +1,5 @@
-/* The C interface of the Rust library in rust/: language identification. Used by language.cc alone. Any number of threads
- * may call these functions. */
+/* The C interface of the Rust library in rust/: language identification. Used by language.cc alone. Any number of
+ * threads may call these functions. */
 #pragma once
 
 #include <stddef.h>
