@@ -85,7 +85,7 @@ def claims_of_grids(grids):
     out = [{
         "claim": "The last layer is decisive",
         "verdict": verdict(layer_shares[last], layer_shares[best_share(layer_shares, others)]),
-        "evidence": "strict at k = 15 over all tasks, each at its best strength, tuning split: " + evidence(layer_shares),
+        "evidence": f"strict at k = 15 over {len(grids)} tasks, each at its best strength, tuning split: " + evidence(layer_shares),
     }]
     k_shares = {}
     for k in ks:
@@ -94,7 +94,7 @@ def claims_of_grids(grids):
     out.append({
         "claim": "About fifteen latents are needed, one fails",
         "verdict": verdict(k_shares["k = 15"], k_shares["k = 1"]),
-        "evidence": "best layer of each task, tuning split: " + evidence(k_shares),
+        "evidence": f"best layer of each of {len(grids)} tasks, tuning split: " + evidence(k_shares),
     })
     return out
 
@@ -130,7 +130,7 @@ def claims(sweeps, grids, tests, pres):
         out.append({
             "claim": "Latents found with the instruction after the content steer better than with it before",
             "verdict": verdict(shares["after"], shares["before"]),
-            "evidence": "strict on the test split over all tasks, strength tuned for each: " + evidence(shares),
+            "evidence": f"strict on the test split over {len(shared)} tasks, strength tuned for each: " + evidence(shares),
         })
     prompted = {name: [r for rows in tests.values() for r in rows if r["method"] == "prompt" and r["placement"] == p]
                 for name, p in (("after", "post"), ("before", "pre"))}
@@ -138,7 +138,7 @@ def claims(sweeps, grids, tests, pres):
         out.append({
             "claim": "Prompting with the instruction after the content works better than before",
             "verdict": verdict(prompted["after"], prompted["before"]),
-            "evidence": "strict on the test split over all tasks: " + evidence(prompted),
+            "evidence": f"strict on the test split over {sum(1 for rows in tests.values() if rows)} tasks: " + evidence(prompted),
         })
     return out
 
