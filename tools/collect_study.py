@@ -162,8 +162,14 @@ def training(path):
     """What the bundled SAEs' training reported, a line per site."""
     if not path or not os.path.exists(path):
         return []
+    rows = []
     with open(path, encoding="utf-8") as f:
-        return [json.loads(line) for line in f if line.strip()]
+        for line in f:
+            row = json.loads(line)
+            config = read(os.path.join(os.path.dirname(path), row["site"], "cfg.json"))
+            rows.append({"site": row["site"], "d_sae": config["d_sae"], "k": config["k"],
+                         **{key: round(row[key], 4) for key in ("l0", "fvu", "dead", "loss_recovered")}})
+    return rows
 
 
 def placements(sweep, pre, tests):
