@@ -231,7 +231,7 @@ def main():
     parser.add_argument("--tasks", default="")
     parser.add_argument("--metrics", help="what the training of the bundled SAEs reported, JSON lines")
     parser.add_argument("--contents", type=int, default=100, help="test prompts per instruction in the demo")
-    parser.add_argument("--controls", type=int, default=50, help="the same of difference of means and random controls")
+    parser.add_argument("--controls", type=int, default=30, help="the same of difference of means and random controls")
     parser.add_argument("--out")
     args = parser.parse_args()
     if args.flags:
