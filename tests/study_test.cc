@@ -178,8 +178,7 @@ TEST_F(StudyTest, MethodsDoNotSeeEachOther) {
     r.layer = 1;
     r.k = 3;
     r.scale = 4;
-    const bool steered = r.method != "none" && r.method != "prompt";
-    requests.push_back({&task_, r, steered ? std::make_shared<SteeringVector>(build_vector(d, *sae, r)) : nullptr});
+    requests.push_back({&task_, r, build_vectors(d, *sae, r)});
   }
   const auto together = evaluate(engine_, requests, contents, options, control_);
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -296,12 +295,39 @@ TEST_F(StudyTest, ALargeStageIsScreenedOnFewContents) {
   fs::remove_all(folder);
 }
 
+// Content c of a control with draws is steered by the (c mod draws)-th vector.
+TEST_F(StudyTest, DrawsOfAControlAreSharedOutOverTheContents) {
+  const auto sae = planted_sae();
+  const std::vector<Content> contents = contents_of(Split::kTest, 6);
+  const Discovery d =
+      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_)[0]
+          .discoveries[0];
+  Recipe r;
+  r.method = "random";
+  r.layer = 1;
+  r.k = 3;
+  r.scale = 4;
+  r.draws = 2;
+  EvalOptions options;
+  options.decode.max_new_tokens = 6;
+  std::vector<EvalRequest> requests = {{&task_, r, build_vectors(d, *sae, r)}};
+  r.draws = 1;
+  for (r.seed = 0; r.seed < 2; ++r.seed) requests.push_back({&task_, r, build_vectors(d, *sae, r)});
+  const auto results = evaluate(engine_, requests, contents, options, control_);
+  int differ = 0;
+  for (size_t c = 0; c < contents.size(); ++c) {
+    EXPECT_EQ(results[0].answers[c].text, results[1 + c % 2].answers[c].text);
+    differ += results[1].answers[c].text != results[2].answers[c].text;
+  }
+  EXPECT_GT(differ, 0) << "two draws steer alike";
+}
+
 TEST_F(StudyTest, AControlMayHaveFewerContents) {
   Recipe none, prompt;
   none.method = "none";
   prompt.method = "prompt";
   const std::vector<Content> contents = contents_of(Split::kTest, 6);
-  std::vector<EvalRequest> requests = {{&task_, none, nullptr}, {&task_, prompt, nullptr, 2}};
+  std::vector<EvalRequest> requests = {{&task_, none, {}}, {&task_, prompt, {}, 2}};
   EvalOptions eval;
   eval.decode.max_new_tokens = 5;
   const auto results = evaluate(engine_, requests, contents, eval, control_);

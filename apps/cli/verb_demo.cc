@@ -114,20 +114,20 @@ Outcome run_study(const Context& context, Engine& engine, const Plan& plan,
   std::vector<EvalRequest> requests;
   for (size_t t = 0; t < plan.tasks.size(); ++t) {
     const TaskPlan& p = plan.tasks[t];
-    const auto vector = [&](const Recipe& recipe) {
+    const auto vectors = [&](const Recipe& recipe) {
       const Discovery& d = at_layer(out.found[t], recipe.layer);
       const auto sae =
           std::find_if(saes.begin(), saes.end(), [&](const auto& s) { return s->sha256() == d.sae_sha256; });
-      return std::make_shared<SteeringVector>(build_vector(d, **sae, recipe));
+      return build_vectors(d, **sae, recipe);
     };
     Recipe none, prompt;
     none.method = "none";
     prompt.method = "prompt";
-    requests.push_back({&p.task, none, nullptr});
-    requests.push_back({&p.task, prompt, nullptr});
-    requests.push_back({&p.task, p.saif, vector(p.saif)});
+    requests.push_back({&p.task, none, {}});
+    requests.push_back({&p.task, prompt, {}});
+    requests.push_back({&p.task, p.saif, vectors(p.saif)});
     for (const Recipe& recipe : {p.diffmean, p.random}) {
-      requests.push_back({&p.task, recipe, vector(recipe), plan.controls});
+      requests.push_back({&p.task, recipe, vectors(recipe), plan.controls});
     }
   }
   out.results = evaluate(engine, requests, test, plan.eval, context.control);

@@ -66,10 +66,10 @@ std::vector<MethodResult> evaluate_missing(const Context& context, OpenStudy& op
   for (size_t i = 0; i < recipes.size(); ++i) {
     const bool steered = recipes[i].method != "none" && recipes[i].method != "prompt";
     std::string source;
-    std::shared_ptr<const SteeringVector> vector;
+    Vectors vectors;
     if (steered) {
       const Discovery d = choose_discovery(*open.study, task.name, recipes[i].layer, recipes[i].placement);
-      vector = std::make_shared<SteeringVector>(build_vector(d, sae_of(open, d), recipes[i]));
+      vectors = build_vectors(d, sae_of(open, d), recipes[i]);
       source = d.to_json().dump();
     }
     keys.push_back(cell_key(task, recipes[i], contents, o.eval, open.loaded.model->sha256(), source));
@@ -77,7 +77,7 @@ std::vector<MethodResult> evaluate_missing(const Context& context, OpenStudy& op
       results[i] = open.study->cell(keys.back());
       continue;
     }
-    requests.push_back({&task, recipes[i], vector});
+    requests.push_back({&task, recipes[i], std::move(vectors)});
     where.push_back(i);
   }
   if (requests.empty()) return results;

@@ -119,6 +119,7 @@ struct Recipe {
   std::string op = "add";  // add, or project: the component along the vector becomes scale times its length
   bool norm_preserving = false;
   int64_t seed = 0;  // of the random methods
+  int draws = 10;    // vectors of a random method: content c is steered by the (c mod draws)-th
   template <typename V>
   void describe(V& v) {
     v("method", method, "none, prompt, saif, diffmean, random or random_latents");
@@ -132,6 +133,7 @@ struct Recipe {
     v("op", op, "add, or project: set the component along the vector to its length");
     v("norm-preserving", norm_preserving, "scale the edited row back to its norm");
     v("seed", seed, "of the random controls");
+    v("draws", draws, "vectors of a random control, shared out over the prompts");
   }
 };
 std::string label_of(const Recipe& recipe);  // "saif L24 k15 b1 x1.25"
@@ -139,6 +141,11 @@ std::string label_of(const Recipe& recipe);  // "saif L24 k15 b1 x1.25"
 // v = sum_j alpha_j W_dec[j] (saif); random and random_latents have the norm of the saif vector of the same recipe,
 // diffmean its own norm. Throws kInvalidArgument for k larger than what is kept or the dictionary.
 SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Recipe& recipe);
+
+// The vectors of a recipe: none of none and prompt, one of saif and diffmean, `draws` (seeds seed, seed + 1, ...) of
+// the random methods, so that a control does not stand or fall with one draw. Throws what build_vector throws.
+using Vectors = std::vector<std::shared_ptr<const SteeringVector>>;
+Vectors build_vectors(const Discovery& discovery, const Sae& sae, const Recipe& recipe);
 
 // --- evaluation -----------------------------------------------------------------------------------------------------
 
@@ -185,8 +192,8 @@ struct MethodResult {
 struct EvalRequest {
   const Task* task = nullptr;
   Recipe recipe;
-  std::shared_ptr<const SteeringVector> vector;  // nullptr for none and prompt
-  int64_t contents = 0;                          // only the first ones; 0: all
+  Vectors vectors;       // empty for none and prompt; content c takes the (c mod size)-th
+  int64_t contents = 0;  // only the first ones; 0: all
 };
 
 struct EvalOptions {

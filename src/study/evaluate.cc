@@ -43,12 +43,12 @@ std::vector<Job> make_jobs(const Engine& engine, std::span<const EvalRequest> re
   std::map<std::string, std::vector<int32_t>> ids;  // message -> prompt
   for (size_t r = 0; r < requests.size(); ++r) {
     const EvalRequest& request = requests[r];
-    std::vector<AppliedEdit> edits;
-    if (request.vector) edits.push_back(make_edit(*request.vector, 1.0, engine.model().architecture()));
+    std::vector<std::vector<AppliedEdit>> edits;  // one set per vector
+    for (const auto& v : request.vectors) edits.push_back({make_edit(*v, 1.0, engine.model().architecture())});
     const std::vector<std::string> wordings = english_wordings(*request.task);
     for (size_t c = 0; c < contents_of(request, contents.size()); ++c) {
       std::string message = message_for(request, wordings, contents[c], c);
-      if (!request.vector) {
+      if (edits.empty()) {
         const auto [it, fresh] = plain.emplace(message, jobs.size());
         if (!fresh) {
           jobs[it->second].uses.emplace_back(r, c);
@@ -65,7 +65,7 @@ std::vector<Job> make_jobs(const Engine& engine, std::span<const EvalRequest> re
       job.request.sampling.repetition_penalty = decode.repetition_penalty;
       job.request.sampling.temperature = decode.temperature;
       job.request.sampling.seed = decode.seed;
-      job.request.edits = edits;
+      if (!edits.empty()) job.request.edits = edits[c % edits.size()];
       job.request.stream = static_cast<int64_t>(c);  // a content's random numbers are the same under every method
     }
   }
@@ -137,9 +137,10 @@ std::vector<MethodResult> evaluate(Engine& engine, std::span<const EvalRequest> 
     results[r].recipe = requests[r].recipe;
     missing[r] = contents_of(requests[r], contents.size());
     results[r].answers.resize(missing[r]);
-    if (requests[r].vector) {
-      results[r].site = requests[r].vector->site;
-      results[r].vector_norm = requests[r].vector->norm() * std::abs(requests[r].vector->scale);
+    if (!requests[r].vectors.empty()) {
+      const SteeringVector& first = *requests[r].vectors.front();  // draws of a control share site and norm
+      results[r].site = first.site;
+      results[r].vector_norm = first.norm() * std::abs(first.scale);
     }
   }
   const std::vector<Job> jobs = make_jobs(engine, requests, contents, options.decode);

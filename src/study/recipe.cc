@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <memory>
 #include <set>
 
 #include "base/rng.h"
@@ -152,6 +153,20 @@ SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Re
   if (out.norm() <= 0) {
     throw Error(Errc::kRefused, "the " + recipe.method + " vector of task " + discovery.task + " at " + discovery.site +
                                     " is zero: it would change nothing");
+  }
+  return out;
+}
+
+Vectors build_vectors(const Discovery& discovery, const Sae& sae, const Recipe& recipe) {
+  if (recipe.method == "none" || recipe.method == "prompt") return {};
+  const bool random = recipe.method == "random" || recipe.method == "random_latents";
+  if (random && recipe.draws < 1) {
+    throw Error(Errc::kInvalidArgument, "draws is " + std::to_string(recipe.draws) + "; expected 1 or more");
+  }
+  Vectors out;
+  Recipe draw = recipe;
+  for (int i = 0; i < (random ? recipe.draws : 1); ++i, ++draw.seed) {
+    out.push_back(std::make_shared<SteeringVector>(build_vector(discovery, sae, draw)));
   }
   return out;
 }

@@ -113,6 +113,28 @@ TEST(Recipe, ControlsHaveTheNormOfWhatTheyControl) {
   }
 }
 
+TEST(Recipe, ControlsHaveSeveralDraws) {
+  const auto sae = random_sae();
+  Recipe r;
+  r.draws = 4;
+  EXPECT_EQ(build_vectors(example(), *sae, r).size(), 1U);
+  r.method = "prompt";
+  EXPECT_TRUE(build_vectors(example(), *sae, r).empty());
+  for (const char* method : {"random", "random_latents"}) {
+    r.method = method;
+    const Vectors all = build_vectors(example(), *sae, r);
+    ASSERT_EQ(all.size(), 4U);
+    std::set<std::vector<float>> different;
+    for (const auto& v : all) {
+      different.insert(v->vector);
+      EXPECT_NEAR(v->norm(), all.front()->norm(), 1e-4 * v->norm());
+    }
+    EXPECT_EQ(different.size(), 4U) << method;
+  }
+  r.draws = 0;
+  EXPECT_NE(message_of([&] { build_vectors(example(), *sae, r); }).find("1 or more"), std::string::npos);
+}
+
 TEST(Recipe, RandomLatentsFireAsOftenAndAreOthers) {
   Recipe r;
   r.method = "random_latents";

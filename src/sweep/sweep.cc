@@ -57,7 +57,7 @@ class Runner {
         reused += fresh;
         continue;
       }
-      requests.push_back({&task_, recipe, vector_of(recipe)});
+      requests.push_back({&task_, recipe, vectors_of(recipe)});
       where.push_back(out.size() - 1);
       ++computed;
     }
@@ -82,10 +82,10 @@ class Runner {
     for (const int layer : layers()) message += " " + std::to_string(layer);
     throw Error(Errc::kNotFound, message);
   }
-  std::shared_ptr<const SteeringVector> vector_of(const Recipe& recipe) const {
-    if (recipe.method == "none" || recipe.method == "prompt") return nullptr;
+  Vectors vectors_of(const Recipe& recipe) const {
+    if (recipe.method == "none" || recipe.method == "prompt") return {};
     const Discovery& d = discovery(recipe);
-    return std::make_shared<SteeringVector>(build_vector(d, *saes_.at({recipe.layer, recipe.placement}), recipe));
+    return build_vectors(d, *saes_.at({recipe.layer, recipe.placement}), recipe);
   }
   std::string key_of(const Recipe& recipe, std::span<const Content> contents) const {
     const bool steered = recipe.method != "none" && recipe.method != "prompt";
