@@ -85,7 +85,7 @@ def claims_of_grids(grids):
     out = [{
         "claim": "The last layer is decisive",
         "verdict": verdict(layer_shares[last], layer_shares[best_share(layer_shares, others)]),
-        "evidence": f"strict at k = 15 over {len(grids)} tasks, each at its best strength, tuning split: " + evidence(layer_shares),
+        "evidence": f"strict at k = 15 over {len(grids)} tasks, at the strength tuned for the task's best block, tuning split: " + evidence(layer_shares),
     }]
     k_shares = {}
     for k in ks:
@@ -104,7 +104,8 @@ def claim_of_beta(sweeps):
     shares = {}
     for sweep in sweeps.values():
         best = sweep["best"]["recipe"]
-        same = lambda c: all(c[name] == best[name] for name in ("layer", "k", "scale", "rank", "decay", "placement"))
+        same = lambda c: all(
+            c[name] == best[name.replace("_", "-")] for name in ("layer", "k", "scale", "rank", "decay", "op", "norm_preserving", "placement"))
         by_beta = {}
         for c in sweep["cells"]:
             if same(c) and c["n"] > by_beta.get(c["beta"], {"n": 0})["n"]:
