@@ -12,6 +12,7 @@ class Demo : public Cli {
   std::string small_settings() const {
     Json study = committed();
     study["contents"] = 4;
+    study["prompted"] = 3;
     study["controls"] = 2;
     study["find"]["contents"] = 4;
     Json tasks = Json::array();
@@ -35,6 +36,7 @@ TEST_F(Demo, FindsSteersAndTests) {
   for (const Json& task : figures.at("tasks").items()) {
     for (const char* key : {"name", "layer", "k", "beta", "scale"}) EXPECT_TRUE(task.contains(key)) << key;
     EXPECT_EQ(task.at("n").as_int(), 4);
+    EXPECT_EQ(task.at("n_prompt").as_int(), 3);
     EXPECT_EQ(task.at("n_controls").as_int(), 2);
     EXPECT_EQ(task.at("none_checker").as_double(), 0);
     for (const std::string method : {"none", "prompt", "saif", "diffmean", "random"}) {

@@ -3,6 +3,7 @@
 
 --flags NAMES SWEEP.json: the flags of the sweep's best recipe.
 --around SWEEP.json: strengths around that of the best recipe.
+--table STUDY.json: the README's table, every method on the test split.
 --work DIR --tasks "a b" --out FILE: the committed study file: settings per task, grids, placements, claims with
 their figures.
 """
@@ -224,24 +225,42 @@ def collect(work, tasks, settings, metrics):
     return {key: value for key, value in study.items() if value != []}
 
 
+def table(path):
+    rows = ["| instruction | none | prompted | **saif** [95 %] | difference of means | random direction | random latents |",
+            "|---|--:|--:|--:|--:|--:|--:|"]
+    for task in read(path)["tasks"]:
+        title = read(os.path.join("data", "tasks", task["name"] + ".json"))["title"]
+        c = task["controls"]
+        share = lambda row: f"{row['strict']:.2f}"
+        low, high = c["saif"]["strict_ci"]
+        rows.append(f"| {title} | {share(c['none'])} | {share(c['prompt'])} | **{share(c['saif'])}** [{low:.2f}, {high:.2f}] "
+                    f"| {share(task['diffmean_test'])} | {share(c['random'])} | {share(c['random_latents'])} |")
+    return "\n".join(rows)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--flags", nargs=2, metavar=("NAMES", "SWEEP"))
     parser.add_argument("--around", metavar="SWEEP")
+    parser.add_argument("--table", metavar="STUDY")
     parser.add_argument("--work")
     parser.add_argument("--tasks", default="")
     parser.add_argument("--metrics", help="what the training of the bundled SAEs reported, JSON lines")
     parser.add_argument("--contents", type=int, default=100, help="test prompts per instruction in the demo")
-    parser.add_argument("--controls", type=int, default=30, help="the same of difference of means and random controls")
+    parser.add_argument("--prompted", type=int, default=32, help="the same with the instruction")
+    parser.add_argument("--controls", type=int, default=16, help="the same of difference of means and random controls")
     parser.add_argument("--out")
     args = parser.parse_args()
     if args.flags:
         print(recipe_flags(args.flags[1], args.flags[0].split(",")))
+    elif args.table:
+        print(table(args.table))
     elif args.around:
         print(around(args.around))
     else:
         settings = {
             "contents": args.contents,
+            "prompted": args.prompted,
             "controls": args.controls,
             "find": {"placement": "post", "contents": 16, "variants": 8},
             "decode": {"max-tokens": 40, "repetition-penalty": 1.15},

@@ -16,7 +16,7 @@ using Clock = std::chrono::steady_clock;
 
 struct Options {
   std::string json_file, model = "smollm2", settings, report = "report.html", svg, dtype = "auto";
-  int contents = 0, controls = 0;
+  int contents = 0, prompted = 0, controls = 0;
 };
 
 // One task of the committed study: the settings of the steering methods.
@@ -29,7 +29,7 @@ struct Plan {
   Json file;
   FindOptions find;
   EvalOptions eval;
-  int contents = 100, controls = 50;  // test prompts of none, prompt and saif; of diffmean and random
+  int contents = 0, prompted = 0, controls = 0;  // test prompts: none and saif; prompt; diffmean and random
   std::vector<TaskPlan> tasks;
 };
 
@@ -51,6 +51,7 @@ Plan read_plan(const Options& o) {
   plan.find = options_from_json<FindOptions>(need(plan.file, "find", path), path + ": find");
   plan.eval.decode = options_from_json<DecodeOptions>(need(plan.file, "decode", path), path + ": decode");
   plan.contents = o.contents > 0 ? o.contents : static_cast<int>(need(plan.file, "contents", path).as_int());
+  plan.prompted = o.prompted > 0 ? o.prompted : static_cast<int>(need(plan.file, "prompted", path).as_int());
   plan.controls = o.controls > 0 ? o.controls : static_cast<int>(need(plan.file, "controls", path).as_int());
   for (const Json& entry : need(plan.file, "tasks", path).items()) {
     TaskPlan& t = plan.tasks.emplace_back();
@@ -124,7 +125,7 @@ Outcome run_study(const Context& context, Engine& engine, const Plan& plan,
     none.method = "none";
     prompt.method = "prompt";
     requests.push_back({&p.task, none, {}});
-    requests.push_back({&p.task, prompt, {}});
+    requests.push_back({&p.task, prompt, {}, plan.prompted});
     requests.push_back({&p.task, p.saif, vectors(p.saif)});
     for (const Recipe& recipe : {p.diffmean, p.random}) {
       requests.push_back({&p.task, recipe, vectors(recipe), plan.controls});
@@ -146,6 +147,7 @@ Json task_json(const Plan& plan, const Outcome& outcome, size_t t) {
                            {"beta", r.beta},
                            {"scale", r.scale},
                            {"n", result_of(outcome, t, 0).strict.n},
+                           {"n_prompt", result_of(outcome, t, 1).strict.n},
                            {"n_controls", result_of(outcome, t, 4).strict.n}});
   for (size_t m = 0; m < std::size(kMethods); ++m) {
     const MethodResult& result = result_of(outcome, t, m);
@@ -176,7 +178,8 @@ std::string one_line(std::string text, size_t width) {
 size_t telling_example(const Outcome& outcome, size_t task) {
   const auto& steered = result_of(outcome, task, 2).answers;
   const auto& plain = result_of(outcome, task, 0).answers;
-  for (size_t c = 0; c < steered.size(); ++c) {
+  const size_t n = result_of(outcome, task, 1).answers.size();  // the prompted answer is shown beside them
+  for (size_t c = 0; c < std::min(n, steered.size()); ++c) {
     if (steered[c].verdict.strict && !plain[c].verdict.checker) return c;
   }
   return 0;
@@ -212,6 +215,7 @@ void print_outcome(const Plan& plan, const Outcome& outcome) {
   }
   print_line("\nShare of answers that follow the instruction and are fluent (strict), n = " +
              std::to_string(result_of(outcome, 0, 0).strict.n) + " per instruction (" +
+             std::to_string(result_of(outcome, 0, 1).strict.n) + " prompted, " +
              std::to_string(result_of(outcome, 0, 4).strict.n) + " in the last two columns):\n");
   print_line(format_table(table));
   print_line("\nOn the same prompts (McNemar, p < .05):");
@@ -317,6 +321,8 @@ void add_demo(CLI::App& root, Context& context) {
   verb->add_option("--model", o->model, "folder, .gguf file or short name")->capture_default_str();
   verb->add_option("--settings", o->settings, "a study's settings (JSON) in place of data/studies/smollm2.json");
   verb->add_option("--contents", o->contents, "test prompts per instruction; 0 is what the study says")
+      ->capture_default_str();
+  verb->add_option("--prompted", o->prompted, "test prompts with the instruction; 0 is what the study says")
       ->capture_default_str();
   verb->add_option("--controls", o->controls, "test prompts of diffmean and random; 0 is what the study says")
       ->capture_default_str();
