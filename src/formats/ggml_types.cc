@@ -25,8 +25,8 @@ constexpr GgmlTypeInfo kTypes[] = {
     {GgmlType::kQ51, "Q5_1", 32, 24, true},
     {GgmlType::kQ80, "Q8_0", 32, 34, true},
     {GgmlType::kQ81, "Q8_1", 32, 36, false},
-    {GgmlType::kQ2K, "Q2_K", 256, 84, false},
-    {GgmlType::kQ3K, "Q3_K", 256, 110, false},
+    {GgmlType::kQ2K, "Q2_K", 256, 84, true},
+    {GgmlType::kQ3K, "Q3_K", 256, 110, true},
     {GgmlType::kQ4K, "Q4_K", 256, 144, true},
     {GgmlType::kQ5K, "Q5_K", 256, 176, true},
     {GgmlType::kQ6K, "Q6_K", 256, 210, true},
@@ -35,10 +35,10 @@ constexpr GgmlTypeInfo kTypes[] = {
     {GgmlType::kIq2Xs, "IQ2_XS", 256, 74, false},
     {GgmlType::kIq3Xxs, "IQ3_XXS", 256, 98, false},
     {GgmlType::kIq1S, "IQ1_S", 256, 50, false},
-    {GgmlType::kIq4Nl, "IQ4_NL", 32, 18, false},
+    {GgmlType::kIq4Nl, "IQ4_NL", 32, 18, true},
     {GgmlType::kIq3S, "IQ3_S", 256, 110, false},
     {GgmlType::kIq2S, "IQ2_S", 256, 82, false},
-    {GgmlType::kIq4Xs, "IQ4_XS", 256, 136, false},
+    {GgmlType::kIq4Xs, "IQ4_XS", 256, 136, true},
     {GgmlType::kI8, "I8", 1, 1, false},
     {GgmlType::kI16, "I16", 1, 2, false},
     {GgmlType::kI32, "I32", 1, 4, false},
@@ -213,6 +213,72 @@ struct Q6K {  // u4 low[256]; u2 high[256]; i8 scales[16]; f16 d. Each half of 1
   }
 };
 
+struct Q2K {  // u4 scales, mins[16]; u2 q[256]; f16 d, dmin. Each half of 128: 32 bytes hold four runs of 32 elements
+  static constexpr int kBlock = 256, kBytes = 84;
+  SAIF_INLINE static void unpack(const uint8_t* b, float* x) {
+    const float d = half_at(b + 80), dmin = half_at(b + 82);
+    for (int i = 0; i < 8; ++i) {  // runs of 32 elements, with one scale and minimum per 16
+      const uint8_t *q = b + 16 + 32 * (i / 4), *scales = b + 2 * i;
+      const float first = d * static_cast<float>(scales[0] & 15), first_min = dmin * static_cast<float>(scales[0] >> 4);
+      const float second = d * static_cast<float>(scales[1] & 15),
+                  second_min = dmin * static_cast<float>(scales[1] >> 4);
+      const int shift = 2 * (i % 4);
+      for (int j = 0; j < 32; ++j) {
+        const auto v = static_cast<float>((q[j] >> shift) & 3);
+        x[32 * i + j] = (j < 16 ? first : second) * v - (j < 16 ? first_min : second_min);
+      }
+    }
+  }
+};
+
+struct Q3K {  // u1 high[256]; u2 low[256] as in Q2_K; 6-bit scales[16] in 12 bytes; f16 d
+  static constexpr int kBlock = 256, kBytes = 110;
+  // Low four bits: nibbles of bytes 0..7; high two bits: the quarters of bytes 8..11.
+  SAIF_INLINE static int scale(const uint8_t* s, int i) {
+    return (((s[i % 8] >> (i / 8 * 4)) & 15) | ((s[8 + i % 4] >> (i / 4 * 2)) & 3) << 4) - 32;
+  }
+  SAIF_INLINE static void unpack(const uint8_t* b, float* x) {
+    const float d = half_at(b + 108);
+    for (int i = 0; i < 8; ++i) {  // runs of 32 elements, with one scale per 16; bit i of high[j] belongs to run i
+      const uint8_t* q = b + 32 + 32 * (i / 4);
+      const float first = d * static_cast<float>(scale(b + 96, 2 * i));
+      const float second = d * static_cast<float>(scale(b + 96, 2 * i + 1));
+      const int shift = 2 * (i % 4);
+      for (int j = 0; j < 32; ++j) {
+        const int v = (((q[j] >> shift) & 3) | ((b[j] >> i) & 1) << 2) - 4;
+        x[32 * i + j] = (j < 16 ? first : second) * static_cast<float>(v);
+      }
+    }
+  }
+};
+
+// IQ4_NL and IQ4_XS: a nibble names one of these steps.
+constexpr float kNonLinear[16] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
+struct Iq4Nl {  // f16 d; u4 q[32]
+  static constexpr int kBlock = 32, kBytes = 18;
+  SAIF_INLINE static void unpack(const uint8_t* b, float* x) {
+    const float d = half_at(b);
+    for (int j = 0; j < 16; ++j) x[j] = d * kNonLinear[b[2 + j] & 15];
+    for (int j = 0; j < 16; ++j) x[16 + j] = d * kNonLinear[b[2 + j] >> 4];
+  }
+};
+
+struct Iq4Xs {  // f16 d; u2 high scales[8]; u4 low scales[8]; u4 q[256]: 16 bytes per run of 32
+  static constexpr int kBlock = 256, kBytes = 136;
+  SAIF_INLINE static void unpack(const uint8_t* b, float* x) {
+    const float d = half_at(b);
+    const int high = load<uint16_t>(b + 2);
+    for (int i = 0; i < 8; ++i) {
+      const int low = (b[4 + i / 2] >> (i % 2 * 4)) & 15;
+      const float scale = d * static_cast<float>((low | ((high >> (2 * i)) & 3) << 4) - 32);
+      const uint8_t* q = b + 8 + 16 * i;
+      for (int j = 0; j < 16; ++j) x[32 * i + j] = scale * kNonLinear[q[j] & 15];
+      for (int j = 0; j < 16; ++j) x[32 * i + 16 + j] = scale * kNonLinear[q[j] >> 4];
+    }
+  }
+};
+
 template <typename Stored, typename Out>
 SAIF_INLINE void unpack_blocks(const uint8_t* from, int64_t n, Out* out) {
   for (int64_t i = 0; i < n; ++i) {
@@ -287,6 +353,14 @@ void unpack_type(GgmlType type, const void* blocks, int64_t elements, Out* out) 
       return unpack_parallel<Q51>(blocks, elements, out);
     case GgmlType::kQ80:
       return unpack_parallel<Q80>(blocks, elements, out);
+    case GgmlType::kQ2K:
+      return unpack_parallel<Q2K>(blocks, elements, out);
+    case GgmlType::kQ3K:
+      return unpack_parallel<Q3K>(blocks, elements, out);
+    case GgmlType::kIq4Nl:
+      return unpack_parallel<Iq4Nl>(blocks, elements, out);
+    case GgmlType::kIq4Xs:
+      return unpack_parallel<Iq4Xs>(blocks, elements, out);
     case GgmlType::kQ4K:
       return unpack_parallel<Q4K>(blocks, elements, out);
     case GgmlType::kQ5K:
@@ -295,8 +369,8 @@ void unpack_type(GgmlType type, const void* blocks, int64_t elements, Out* out) 
       return unpack_parallel<Q6K>(blocks, elements, out);
     default:
       throw Error(Errc::kUnsupported, std::string("cannot dequantise type ") + info.name +
-                                          "; expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q4_K, Q5_K or "
-                                          "Q6_K: convert the file to one of them");
+                                          "; expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, "
+                                          "IQ4_NL or IQ4_XS: convert the file to one of them");
   }
 }
 
