@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
+#include <string>
 #include <vector>
 
 #include "base/parallel.h"
@@ -78,19 +79,20 @@ struct Shape {
   int64_t out, in;
 };
 
-}  // namespace
+struct Machine {
+  double peak, roof;  // GFLOP/s, GB/s
+};
 
-int main() {
-  const auto backend = saif::make_cpu_backend();
-  const double peak = peak_gflops(), roof = read_gbytes();
-  std::printf("%s, %d threads, %s; dpbf16 peak %.0f GFLOP/s, reads %.1f GB/s\n", backend->name().c_str(),
-              saif::max_threads(), saif::LibraryGemm::version().c_str(), peak, roof);
+constexpr int64_t kCopyBytes = 96 << 20;
+
+// SmolLM2-135M's products, weights in BF16.
+void bench_plain(saif::Backend& backend, const Machine& machine) {
   std::printf("%-8s %5s %9s %7s %8s %7s %9s\n", "shape", "rows", "GFLOP/s", "peak", "GB/s", "memory", "oneDNN");
   const Shape shapes[] = {
       {"q,o", 576, 576}, {"k,v", 192, 576}, {"gate,up", 1536, 576}, {"down", 576, 1536}, {"lm_head", 49152, 576}};
   for (const Shape& s : shapes) {
     // Copies enough that few rows find their weights in memory, as a whole model's are.
-    const int64_t bytes = s.out * s.in * 2, copies = std::max<int64_t>(1, (96 << 20) / bytes);
+    const int64_t bytes = s.out * s.in * 2, copies = std::max<int64_t>(1, kCopyBytes / bytes);
     const std::vector<uint16_t> w(static_cast<size_t>(copies * s.out * s.in), 0x3c00);
     for (const int64_t m : {1, 8, 16, 32, 64, 128, 512}) {
       if (m == 512 && s.out > 4096) continue;
@@ -101,14 +103,56 @@ int main() {
       const auto next = [&] { return w.data() + (copy++ % copies) * s.out * s.in; };
       const double ours = best_seconds(0.15, [&] {
         const saif::LinearPart part{{next(), DType::kBf16, s.out, s.in}, nullptr, {y.data(), m, s.out}, false};
-        backend->linear({x.data(), m, s.in}, {&part, 1}, Compute::kBf16);
+        backend.linear({x.data(), m, s.in}, {&part, 1}, Compute::kBf16);
       });
       const double theirs =
           best_seconds(0.1, [&] { saif::LibraryGemm::bf16(xh.data(), next(), y.data(), m, s.out, s.in); });
       const double flops = 2e-9 * static_cast<double>(m * s.out * s.in), gb = 1e-9 * static_cast<double>(bytes);
       std::printf("%-8s %5lld %9.1f %6.0f%% %8.1f %6.0f%% %9.1f\n", s.name, static_cast<long long>(m), flops / ours,
-                  100.0 * flops / ours / peak, gb / ours, 100.0 * gb / ours / roof, flops / theirs);
+                  100.0 * flops / ours / machine.peak, gb / ours, 100.0 * gb / ours / machine.roof, flops / theirs);
     }
   }
+}
+
+// One matrix in BF16 and as blocks of each GGUF type, read where it lies.
+void bench_blocks(saif::Backend& backend, const Machine& machine) {
+  constexpr int64_t kOut = 2048, kIn = 2048;
+  std::printf("%-8s %5s %9s %7s %8s %7s  (%lld x %lld)\n", "type", "rows", "GFLOP/s", "peak", "GB/s", "memory",
+              static_cast<long long>(kOut), static_cast<long long>(kIn));
+  for (uint32_t id = 0; id < 64; ++id) {
+    const saif::GgmlTypeInfo* info = saif::find_ggml_type(id);
+    if (info == nullptr || !info->can_dequantize || info->type == saif::GgmlType::kF32) continue;
+    if (info->type == saif::GgmlType::kF16) continue;
+    saif::WeightView view{nullptr, DType::kBf16, kOut, kIn, info->type};
+    if (info->type == saif::GgmlType::kBf16) view.blocks.reset();
+    const int64_t bytes = kOut * view.row_bytes(), copies = kCopyBytes / bytes;
+    const std::vector<uint8_t> w(static_cast<size_t>(copies * bytes), 0x2c);
+    for (const int64_t m : {1, 2, 4, 8, 32, 128, 512}) {
+      const std::vector<float> x(static_cast<size_t>(m * kIn), 0.5f);
+      std::vector<float> y(static_cast<size_t>(m * kOut));
+      int64_t copy = 0;
+      const double s = best_seconds(0.15, [&] {
+        view.data = w.data() + (copy++ % copies) * bytes;
+        const saif::LinearPart part{view, nullptr, {y.data(), m, kOut}, false};
+        backend.linear({x.data(), m, kIn}, {&part, 1}, Compute::kBf16);
+      });
+      const double flops = 2e-9 * static_cast<double>(m * kOut * kIn), gb = 1e-9 * static_cast<double>(bytes);
+      std::printf("%-8s %5lld %9.1f %6.0f%% %8.1f %6.0f%%\n", info->name, static_cast<long long>(m), flops / s,
+                  100.0 * flops / s / machine.peak, gb / s, 100.0 * gb / s / machine.roof);
+    }
+  }
+}
+
+}  // namespace
+
+// usage: bench_kernels [plain | blocks [ISA]]
+int main(int argc, char** argv) {
+  const std::string only = argc > 1 ? argv[1] : "";
+  const auto backend = saif::make_cpu_backend(argc > 2 ? argv[2] : "");
+  const Machine machine{peak_gflops(), read_gbytes()};
+  std::printf("%s, %d threads, %s; dpbf16 peak %.0f GFLOP/s, reads %.1f GB/s\n", backend->name().c_str(),
+              saif::max_threads(), saif::LibraryGemm::version().c_str(), machine.peak, machine.roof);
+  if (only != "blocks") bench_plain(*backend, machine);
+  if (only != "plain") bench_blocks(*backend, machine);
   return 0;
 }

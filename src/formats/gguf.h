@@ -15,7 +15,7 @@
 #include <vector>
 
 #include "base/file.h"
-#include "formats/ggml_types.h"
+#include "tensor/ggml_types.h"
 #include "saif/error.h"
 #include "saif/tensor.h"
 

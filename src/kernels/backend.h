@@ -10,11 +10,13 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "saif/tensor.h"
+#include "tensor/ggml_types.h"
 
 namespace saif {
 
@@ -22,10 +24,21 @@ namespace saif {
 enum class Compute { kF32, kBf16 };
 
 // A matrix as torch's Linear stores it: [out, in] row-major, F32, F16 or BF16, used where it lies.
+//
+// With `blocks`, data holds each row as blocks of that GGUF type, at any address (`in` is a whole number of blocks),
+// and dtype, F32 or BF16, is what a block's values are rounded to before use: every result has the bits that the matrix
+// dequantised to dtype gives. linear() and embed() take such matrices; the sparse operations do not.
 struct WeightView {
   const void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t out = 0, in = 0;
+  std::optional<GgmlType> blocks = std::nullopt;
+
+  int64_t row_bytes() const {
+    if (!blocks) return in * static_cast<int64_t>(size_of(dtype));
+    const GgmlTypeInfo& info = info_of(*blocks);
+    return in / info.block * static_cast<int64_t>(info.block_bytes);
+  }
 };
 
 // y[m, out] = x[m, in] w^T + bias, or y += ... when `accumulate`.

@@ -16,6 +16,18 @@ void check_weight(const WeightView& w, const char* what) {
   SAIF_CHECK(w.data != nullptr && w.out > 0 && w.in > 0, std::string(what) + ": empty weight matrix");
   SAIF_CHECK(w.dtype == DType::kF32 || w.dtype == DType::kF16 || w.dtype == DType::kBf16,
              std::string(what) + ": weights of dtype " + name_of(w.dtype) + ", expected F32, F16 or BF16");
+  if (!w.blocks) return;
+  const GgmlTypeInfo& info = info_of(*w.blocks);
+  SAIF_CHECK(info.can_dequantize, std::string(what) + ": blocks of type " + info.name + " cannot be dequantised");
+  SAIF_CHECK(w.dtype != DType::kF16, std::string(what) + ": blocks are read as F32 or BF16, not F16");
+  SAIF_CHECK(w.in % info.block == 0, std::string(what) + ": rows of " + std::to_string(w.in) +
+                                         " are not whole blocks of " + std::to_string(info.block) + " (" + info.name +
+                                         ")");
+}
+
+void check_dictionary(const WeightView& w, const char* what) {
+  check_weight(w, what);
+  SAIF_CHECK(!w.blocks, std::string(what) + ": expected a plain dictionary, found blocks of " + name_of(*w.blocks));
 }
 
 void check_linear(Mat<const float> x, std::span<const LinearPart> parts) {

@@ -9,6 +9,7 @@
 namespace saif::internal {
 
 void check_weight(const WeightView& w, const char* what);
+void check_dictionary(const WeightView& w, const char* what);  // a weight that is not made of blocks
 void check_linear(Mat<const float> x, std::span<const LinearPart> parts);
 void check_embed(const WeightView& w, std::span<const int32_t> ids, Mat<float> y);
 void check_same(Mat<const float> x, Mat<const float> y, const char* what);

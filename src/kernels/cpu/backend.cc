@@ -78,6 +78,7 @@ class CpuBackend final : public Backend {
   void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) override {
     internal::check_embed(w, ids, y);
     by_rows(y.rows(), y.cols(), [&](int64_t b, int64_t e) {
+      if (w.blocks) return embed_blocks(w, ids.data() + b, scale, y.rows_range(b, e));
       rows_.embed(w, ids.subspan(static_cast<size_t>(b), static_cast<size_t>(e - b)), scale, y.rows_range(b, e));
     });
   }
@@ -195,7 +196,7 @@ class CpuBackend final : public Backend {
   }
   void sparse_decode(std::span<const int64_t> offsets, std::span<const int32_t> indices, std::span<const float> values,
                      const WeightView& dictionary, Mat<float> y) override {
-    internal::check_weight(dictionary, "sparse_decode");
+    internal::check_dictionary(dictionary, "sparse_decode");
     internal::check_sparse(offsets, indices, y.rows(), dictionary.out);
     SAIF_CHECK(y.cols() == dictionary.in, "sparse_decode: columns of y");
     by_entries(offsets, y.cols(), [&](int64_t r, size_t at, size_t n) {
@@ -204,7 +205,7 @@ class CpuBackend final : public Backend {
   }
   void sparse_dot(Mat<const float> x, std::span<const int64_t> offsets, std::span<const int32_t> indices,
                   const WeightView& dictionary, std::span<float> out) override {
-    internal::check_weight(dictionary, "sparse_dot");
+    internal::check_dictionary(dictionary, "sparse_dot");
     internal::check_sparse(offsets, indices, x.rows(), dictionary.out);
     SAIF_CHECK(x.cols() == dictionary.in, "sparse_dot: columns of x");
     by_entries(offsets, x.cols(), [&](int64_t r, size_t at, size_t n) {
@@ -221,6 +222,16 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  void embed_blocks(const WeightView& w, const int32_t* ids, float scale, Mat<float> y) const {
+    Tensor row(w.dtype, {w.in});
+    constexpr int32_t kFirst = 0;
+    for (int64_t r = 0; r < y.rows(); ++r) {
+      const auto* blocks = static_cast<const std::byte*>(w.data) + ids[r] * w.row_bytes();
+      dequantize_tile(*w.blocks, blocks, w.in, w.dtype, row.data());
+      rows_.embed({row.data(), w.dtype, 1, w.in}, {&kFirst, 1}, scale, y.rows_range(r, r + 1));
+    }
+  }
+
   static constexpr int64_t kSerialWork = 1 << 15;  // elements touched below which waking threads costs more
 
   static int64_t ceil_blocks(int64_t tokens) { return (tokens + kKvBlock - 1) / kKvBlock; }

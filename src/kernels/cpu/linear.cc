@@ -61,29 +61,46 @@ Block block_of(const Plan& plan, int64_t task) {
   const LinearPart* part = plan.parts.data();
   while (block >= ceil_div(part->w.out, plan.block)) block -= ceil_div((part++)->w.out, plan.block);
   const int64_t first = block * plan.block;
-  const auto* data = static_cast<const std::byte*>(part->w.data);
-  return {part,
-          first,
-          {data + first * part->w.in * static_cast<int64_t>(size_of(part->w.dtype)), part->w.dtype,
-           std::min(plan.block, part->w.out - first), part->w.in}};
+  const WeightView& w = part->w;
+  const auto* data = static_cast<const std::byte*>(w.data) + first * w.row_bytes();
+  return {part, first, {data, w.dtype, std::min(plan.block, w.out - first), w.in, w.blocks}};
 }
 
-void run_task(const Plan& plan, int64_t task, const uint32_t* units, Scratch& scratch) {
+// Rows [first, first + rows) of a tile, widened to its dtype where they are blocks.
+WeightTile widen(const WeightTile& tile, int64_t first, int64_t rows, Scratch& scratch) {
+  const WeightView w{tile.data, tile.dtype, tile.rows, tile.in, tile.blocks};
+  const auto* data = static_cast<const std::byte*>(tile.data) + first * w.row_bytes();
+  if (!tile.blocks) return {data, tile.dtype, rows, tile.in};
+  auto* wide = scratch.get<std::byte>(rows * tile.in * static_cast<int64_t>(size_of(tile.dtype)));
+  dequantize_tile(*tile.blocks, data, rows * tile.in, tile.dtype, wide);
+  return {wide, tile.dtype, rows, tile.in};
+}
+
+// A panel of blocks at a time, so that what was widened is multiplied from the nearest cache.
+void run_direct(const LinearKernel& kernel, const UnitRows& x, const WeightTile& tile, const LinearOutput& out,
+                Scratch& wide) {
+  if (!tile.blocks) return kernel.direct(x, tile, out);
+  for (int64_t row = 0; row < tile.rows; row += kernel.lanes) {
+    const int64_t rows = std::min(kernel.lanes, tile.rows - row);
+    const LinearOutput part{out.y + row, out.stride, rows, out.bias != nullptr ? out.bias + row : nullptr,
+                            out.accumulate};
+    kernel.direct(x, widen(tile, row, rows, wide), part);
+  }
+}
+
+void run_task(const Plan& plan, int64_t task, const uint32_t* units, TaskScratch& scratch) {
   const Block block = block_of(plan, task);
   const LinearPart& part = *block.part;
   const int64_t first_row = (task % plan.row_chunks) * plan.row_chunk;
   const UnitRows x{units + first_row * plan.n_units, std::min(plan.row_chunk, plan.rows - first_row), plan.n_units};
   const LinearOutput out{part.y.row(first_row) + block.first, part.y.stride(), block.tile.rows,
                          part.bias != nullptr ? part.bias + block.first : nullptr, part.accumulate};
-  if (plan.direct) {
-    plan.kernel.direct(x, block.tile, out);
-    return;
-  }
-  auto* packed = scratch.get<uint32_t>(plan.n_units * plan.block);
-  plan.kernel.pack(block.tile, plan.n_units, packed);
-  const WeightTile next = block_of(plan, task + plan.threads).tile;  // threads in step take every such task
-  const Ahead ahead{static_cast<const char*>(next.data),
-                    next.rows * next.in * static_cast<int64_t>(size_of(next.dtype))};
+  if (plan.direct) return run_direct(plan.kernel, x, block.tile, out, scratch.wide);
+  auto* packed = scratch.packed.get<uint32_t>(plan.n_units * plan.block);
+  plan.kernel.pack(widen(block.tile, 0, block.tile.rows, scratch.wide), plan.n_units, packed);
+  const Block next = block_of(plan, task + plan.threads);  // threads in step take every such task
+  const Ahead ahead{static_cast<const char*>(next.tile.data),
+                    next.part != nullptr ? next.tile.rows * next.part->w.row_bytes() : 0};
   plan.kernel.multiply(x, packed, out, ahead);
 }
 
@@ -100,7 +117,7 @@ void Linear::run(Mat<const float> x, std::span<const LinearPart> parts, Compute 
   if (x.rows() == 0 || parts.empty()) return;
   const Plan plan = make_plan(compute == Compute::kBf16 ? *kernels_.bf16 : *kernels_.f32, x, parts);
   auto* units = units_.get<uint32_t>(plan.rows * plan.n_units);
-  packed_.resize(std::max(packed_.size(), static_cast<size_t>(plan.threads)));
+  scratch_.resize(std::max(scratch_.size(), static_cast<size_t>(plan.threads)));
   int64_t outputs = 0;
   for (const LinearPart& part : parts) outputs += part.w.out;
   const bool parallel = plan.threads > 1 && !omp_in_parallel() && x.rows() * x.cols() * outputs > kSerialWork;
@@ -108,7 +125,7 @@ void Linear::run(Mat<const float> x, std::span<const LinearPart> parts, Compute 
   const auto round = [&](int64_t r) { plan.kernel.round(x.row(r), x.cols(), units + r * plan.n_units, plan.n_units); };
   for (int64_t r = 0; round_here && r < plan.rows; ++r) round(r);
   if (!parallel) {
-    for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, packed_[0]);
+    for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch_[0]);
     return;
   }
 #pragma omp parallel num_threads(plan.threads)
@@ -117,7 +134,7 @@ void Linear::run(Mat<const float> x, std::span<const LinearPart> parts, Compute 
 #pragma omp for schedule(static)
       for (int64_t r = 0; r < plan.rows; ++r) round(r);
     }
-    Scratch& scratch = packed_[static_cast<size_t>(omp_get_thread_num())];
+    TaskScratch& scratch = scratch_[static_cast<size_t>(omp_get_thread_num())];
 #pragma omp for schedule(dynamic, 1) nowait
     for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch);
   }

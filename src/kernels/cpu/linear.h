@@ -16,11 +16,13 @@ namespace saif::cpu {
 
 constexpr int64_t kUnitBlock = 16;  // n_units is padded with zeros to a multiple of it
 
-// Rows [0, rows) of a weight matrix [*, in], row-major.
+// Rows [0, rows) of a weight matrix [*, in], row-major, as in WeightView. Kernels see `blocks` only of types that they
+// read themselves.
 struct WeightTile {
   const void* data = nullptr;
   DType dtype = DType::kF32;
   int64_t rows = 0, in = 0;
+  std::optional<GgmlType> blocks = std::nullopt;
 };
 
 // Where the sums of a block go: y[r * stride + c], c < cols.
@@ -79,6 +81,11 @@ class Scratch {
   Tensor memory_;
 };
 
+struct TaskScratch {
+  Scratch packed;  // the block of a task
+  Scratch wide;    // its weights, where the kernel cannot read them as they are stored
+};
+
 class Linear {
  public:
   explicit Linear(Isa isa) : kernels_(linear_kernels(isa)) {}
@@ -86,8 +93,8 @@ class Linear {
 
  private:
   LinearKernels kernels_;
-  Scratch units_;                // x of the call
-  std::vector<Scratch> packed_;  // one block per thread
+  Scratch units_;                     // x of the call
+  std::vector<TaskScratch> scratch_;  // one per thread
 };
 
 }  // namespace saif::cpu

@@ -27,6 +27,11 @@ float weight_at(const WeightView& w, int64_t i) {
 }
 
 void weight_row(const WeightView& w, int64_t r, float* out) {
+  if (w.blocks) {
+    dequantize_tile(*w.blocks, static_cast<const std::byte*>(w.data) + r * w.row_bytes(), w.in, DType::kF32, out);
+    for (int64_t c = 0; w.dtype == DType::kBf16 && c < w.in; ++c) out[c] = bf16_to_f32(f32_to_bf16(out[c]));
+    return;
+  }
   for (int64_t c = 0; c < w.in; ++c) out[c] = weight_at(w, r * w.in + c);
 }
 
@@ -99,7 +104,8 @@ class RefBackend final : public Backend {
   void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) override {
     internal::check_embed(w, ids, y);
     for (int64_t r = 0; r < y.rows(); ++r) {
-      for (int64_t c = 0; c < y.cols(); ++c) y(r, c) = weight_at(w, ids[r] * w.in + c) * scale;
+      weight_row(w, ids[r], y.row(r));
+      for (float& f : y.row_span(r)) f *= scale;
     }
   }
 
@@ -252,7 +258,7 @@ class RefBackend final : public Backend {
 
   void sparse_decode(std::span<const int64_t> offsets, std::span<const int32_t> indices, std::span<const float> values,
                      const WeightView& dictionary, Mat<float> y) override {
-    internal::check_weight(dictionary, "sparse_decode");
+    internal::check_dictionary(dictionary, "sparse_decode");
     internal::check_sparse(offsets, indices, y.rows(), dictionary.out);
     SAIF_CHECK(y.cols() == dictionary.in, "sparse_decode: columns of y");
     for (int64_t r = 0; r < y.rows(); ++r) {
@@ -265,7 +271,7 @@ class RefBackend final : public Backend {
 
   void sparse_dot(Mat<const float> x, std::span<const int64_t> offsets, std::span<const int32_t> indices,
                   const WeightView& dictionary, std::span<float> out) override {
-    internal::check_weight(dictionary, "sparse_dot");
+    internal::check_dictionary(dictionary, "sparse_dot");
     internal::check_sparse(offsets, indices, x.rows(), dictionary.out);
     SAIF_CHECK(x.cols() == dictionary.in, "sparse_dot: columns of x");
     for (int64_t r = 0; r < x.rows(); ++r) {

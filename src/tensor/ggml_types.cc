@@ -1,4 +1,4 @@
-#include "formats/ggml_types.h"
+#include "tensor/ggml_types.h"
 
 #include <bit>
 #include <cstring>
@@ -323,55 +323,69 @@ auto choose() -> void (*)(const uint8_t*, int64_t, Out*) {
   return unpack_plain<Stored, Out>;
 }
 
-template <typename Stored, typename Out>
-void unpack_parallel(const void* blocks, int64_t elements, Out* out) {
-  const auto kernel = choose<Stored, Out>();
-  const auto* from = static_cast<const uint8_t*>(blocks);
-  parallel_for(elements / Stored::kBlock, (1 << 17) / Stored::kBlock, [&](int64_t begin, int64_t end) {
-    kernel(from + begin * Stored::kBytes, end - begin, out + begin * Stored::kBlock);
-  });
-}
+template <typename Out>
+using Unpack = void (*)(const uint8_t* from, int64_t n_blocks, Out* out);
 
 template <typename Out>
-void unpack_type(GgmlType type, const void* blocks, int64_t elements, Out* out) {
-  const GgmlTypeInfo& info = info_of(type);
-  SAIF_CHECK(elements >= 0 && elements % info.block == 0, std::string(info.name) + " is stored in whole blocks");
+Unpack<Out> unpack_of(GgmlType type) {
   switch (type) {
     case GgmlType::kF32:
-      return unpack_parallel<F32>(blocks, elements, out);
+      return choose<F32, Out>();
     case GgmlType::kF16:
-      return unpack_parallel<F16>(blocks, elements, out);
+      return choose<F16, Out>();
     case GgmlType::kBf16:
-      return unpack_parallel<Bf16>(blocks, elements, out);
+      return choose<Bf16, Out>();
     case GgmlType::kQ40:
-      return unpack_parallel<Q40>(blocks, elements, out);
+      return choose<Q40, Out>();
     case GgmlType::kQ41:
-      return unpack_parallel<Q41>(blocks, elements, out);
+      return choose<Q41, Out>();
     case GgmlType::kQ50:
-      return unpack_parallel<Q50>(blocks, elements, out);
+      return choose<Q50, Out>();
     case GgmlType::kQ51:
-      return unpack_parallel<Q51>(blocks, elements, out);
+      return choose<Q51, Out>();
     case GgmlType::kQ80:
-      return unpack_parallel<Q80>(blocks, elements, out);
+      return choose<Q80, Out>();
     case GgmlType::kQ2K:
-      return unpack_parallel<Q2K>(blocks, elements, out);
+      return choose<Q2K, Out>();
     case GgmlType::kQ3K:
-      return unpack_parallel<Q3K>(blocks, elements, out);
-    case GgmlType::kIq4Nl:
-      return unpack_parallel<Iq4Nl>(blocks, elements, out);
-    case GgmlType::kIq4Xs:
-      return unpack_parallel<Iq4Xs>(blocks, elements, out);
+      return choose<Q3K, Out>();
     case GgmlType::kQ4K:
-      return unpack_parallel<Q4K>(blocks, elements, out);
+      return choose<Q4K, Out>();
     case GgmlType::kQ5K:
-      return unpack_parallel<Q5K>(blocks, elements, out);
+      return choose<Q5K, Out>();
     case GgmlType::kQ6K:
-      return unpack_parallel<Q6K>(blocks, elements, out);
+      return choose<Q6K, Out>();
+    case GgmlType::kIq4Nl:
+      return choose<Iq4Nl, Out>();
+    case GgmlType::kIq4Xs:
+      return choose<Iq4Xs, Out>();
     default:
-      throw Error(Errc::kUnsupported, std::string("cannot dequantise type ") + info.name +
+      throw Error(Errc::kUnsupported, std::string("cannot dequantise type ") + info_of(type).name +
                                           "; expected F32, F16, BF16, Q8_0, Q4_0, Q4_1, Q5_0, Q5_1, Q2_K to Q6_K, "
                                           "IQ4_NL or IQ4_XS: convert the file to one of them");
   }
+}
+
+const GgmlTypeInfo& check_blocks(GgmlType type, int64_t elements) {
+  const GgmlTypeInfo& info = info_of(type);
+  SAIF_CHECK(elements >= 0 && elements % info.block == 0, std::string(info.name) + " is stored in whole blocks");
+  return info;
+}
+
+template <typename Out>
+void unpack_serial(GgmlType type, const void* blocks, int64_t elements, Out* out) {
+  const GgmlTypeInfo& info = check_blocks(type, elements);
+  unpack_of<Out>(type)(static_cast<const uint8_t*>(blocks), elements / info.block, out);
+}
+
+template <typename Out>
+void unpack_parallel(GgmlType type, const void* blocks, int64_t elements, Out* out) {
+  const GgmlTypeInfo& info = check_blocks(type, elements);
+  const auto unpack = unpack_of<Out>(type);
+  const auto* from = static_cast<const uint8_t*>(blocks);
+  parallel_for(elements / info.block, (1 << 17) / info.block, [&](int64_t begin, int64_t end) {
+    unpack(from + begin * static_cast<int64_t>(info.block_bytes), end - begin, out + begin * info.block);
+  });
 }
 
 }  // namespace
@@ -390,11 +404,17 @@ const GgmlTypeInfo& info_of(GgmlType type) {
 }
 
 void dequantize(GgmlType type, const void* blocks, int64_t elements, float* out) {
-  unpack_type(type, blocks, elements, out);
+  unpack_parallel(type, blocks, elements, out);
 }
 
 void dequantize_bf16(GgmlType type, const void* blocks, int64_t elements, uint16_t* out) {
-  unpack_type(type, blocks, elements, out);
+  unpack_parallel(type, blocks, elements, out);
+}
+
+void dequantize_tile(GgmlType type, const void* blocks, int64_t elements, DType dtype, void* out) {
+  SAIF_CHECK(dtype == DType::kF32 || dtype == DType::kBf16, "a tile of blocks is widened to F32 or BF16");
+  if (dtype == DType::kF32) return unpack_serial(type, blocks, elements, static_cast<float*>(out));
+  unpack_serial(type, blocks, elements, static_cast<uint16_t*>(out));
 }
 
 }  // namespace saif

@@ -1,0 +1,214 @@
+// Matrices of GGUF's blocks against the same matrix dequantised first, bit for bit, on every instruction set.
+#include <gtest/gtest.h>
+
+#include <cstring>
+
+#include "kernels/backend.h"
+#include "support/kernel_matrices.h"
+
+namespace saif {
+namespace {
+
+using testing_support::expect_bits;
+using testing_support::expect_near;
+using testing_support::Matrix;
+using testing_support::Random;
+using testing_support::ThreadCount;
+
+// Where a block keeps its float16 scales.
+std::vector<size_t> scales_of(GgmlType type) {
+  switch (type) {
+    case GgmlType::kQ41:
+    case GgmlType::kQ51:
+    case GgmlType::kQ4K:
+    case GgmlType::kQ5K:
+      return {0, 2};
+    case GgmlType::kQ2K:
+      return {80, 82};
+    case GgmlType::kQ3K:
+      return {108};
+    case GgmlType::kQ6K:
+      return {208};
+    default:
+      return {0};
+  }
+}
+
+// Random bits in every field; scales of either sign and, now and then, zero or subnormal.
+std::vector<uint8_t> random_blocks(Random& random, GgmlType type, int64_t n) {
+  const size_t bytes = info_of(type).block_bytes;
+  std::vector<uint8_t> out(static_cast<size_t>(n) * bytes);
+  for (uint8_t& b : out) b = static_cast<uint8_t>(random.next() >> 32);
+  for (size_t block = 0; block < static_cast<size_t>(n); ++block) {
+    for (const size_t at : scales_of(type)) {
+      uint16_t h = f32_to_f16(random.value() * 0.125f);
+      if (random.below(16) == 0) h = static_cast<uint16_t>(random.below(3) * 0x4001);
+      std::memcpy(out.data() + block * bytes + at, &h, sizeof h);
+    }
+  }
+  return out;
+}
+
+std::vector<GgmlType> block_types() {
+  std::vector<GgmlType> out;
+  for (uint32_t id = 0; id < 64; ++id) {
+    const GgmlTypeInfo* info = find_ggml_type(id);
+    if (info != nullptr && info->can_dequantize && info->block > 1) out.push_back(info->type);
+  }
+  return out;
+}
+
+// A matrix as blocks, one byte past an aligned address, and the same matrix dequantised.
+struct BlockMatrix {
+  BlockMatrix(Random& random, GgmlType stored, DType dtype, int64_t out, int64_t in)
+      : bytes(random_blocks(random, stored, out * in / info_of(stored).block)), wide(dtype, {out, in}) {
+    bytes.insert(bytes.begin(), 0xff);
+    blocks = {bytes.data() + 1, dtype, out, in, stored};
+    plain = {wide.data(), dtype, out, in};
+    if (dtype == DType::kF32) {
+      dequantize(stored, blocks.data, out * in, wide.as<float>());
+    } else {
+      dequantize_bf16(stored, blocks.data, out * in, wide.as<uint16_t>());
+    }
+  }
+  std::vector<uint8_t> bytes;
+  Tensor wide;
+  WeightView blocks, plain;
+};
+
+class Blocks : public ::testing::TestWithParam<std::string> {};
+
+TEST_P(Blocks, LinearHasTheBitsOfTheDequantisedMatrix) {
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(21);
+  for (const GgmlType type : block_types()) {
+    for (const auto& [n, blocks] : {std::pair<int64_t, int64_t>{1, 1}, {17, 3}, {50, 2}, {192, 1}, {83, 5}}) {
+      const int64_t k = blocks * info_of(type).block;
+      for (const DType dtype : {DType::kBf16, DType::kF32}) {
+        const BlockMatrix w(random, type, dtype, n, k);
+        const Matrix bias = random.matrix(1, n);
+        for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 17, 128}) {
+          const Matrix x = random.matrix(m, k, 3), start = random.matrix(m, n, 5);
+          for (const Compute compute : {Compute::kBf16, Compute::kF32}) {
+            const bool accumulate = (m + n) % 2 == 0;
+            Matrix expected = start, found = start;
+            const auto call = [&](const WeightView& view, Matrix& y) {
+              const LinearPart part{view, accumulate ? nullptr : bias.mat().data(), y.mat(), accumulate};
+              cpu->linear(x.mat(), {&part, 1}, compute);
+            };
+            call(w.plain, expected);
+            call(w.blocks, found);
+            const std::string what = std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k) + " " +
+                                     name_of(type) + " as " + name_of(dtype);
+            expect_bits(expected.mat(), found.mat(), what);
+            expect_bits(start.tail(), found.tail(), what + ": written past the columns");
+          }
+        }
+      }
+    }
+  }
+}
+
+// Parts of different types in one call, more work than one thread takes.
+TEST_P(Blocks, PartsMixBlocksAndPlainMatrices) {
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(22);
+  const BlockMatrix a(random, GgmlType::kQ41, DType::kBf16, 300, 512), b(random, GgmlType::kQ6K, DType::kBf16, 70, 512);
+  const Tensor plain = random.weight(DType::kBf16, 33, 512);
+  for (const int64_t m : {1, 8, 130}) {
+    const Matrix x = random.matrix(m, 512);
+    for (const int threads : {1, 2}) {
+      const ThreadCount count(threads);
+      Matrix found[] = {Matrix(m, 300), Matrix(m, 70), Matrix(m, 33)}, expected[] = {found[0], found[1], found[2]};
+      const auto call = [&](const WeightView& first, const WeightView& second, Matrix* y) {
+        const LinearPart parts[] = {{first, nullptr, y[0].mat(), false},
+                                    {{plain.data(), DType::kBf16, 33, 512}, nullptr, y[2].mat(), false},
+                                    {second, nullptr, y[1].mat(), false}};
+        cpu->linear(x.mat(), parts, Compute::kBf16);
+      };
+      call(a.blocks, b.blocks, found);
+      call(a.plain, b.plain, expected);
+      for (int i = 0; i < 3; ++i) expect_bits(expected[i].mat(), found[i].mat(), "part " + std::to_string(i));
+    }
+  }
+}
+
+// Infinite and NaN scales come from damaged files; the bits of a NaN are not promised.
+TEST_P(Blocks, InfiniteScalesAreNotHidden) {
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(23);
+  for (const GgmlType type : block_types()) {
+    const int64_t k = info_of(type).block;
+    BlockMatrix w(random, type, DType::kBf16, 16, k);
+    const uint16_t infinite = 0x7c00;
+    std::memcpy(w.bytes.data() + 1 + scales_of(type)[0], &infinite, sizeof infinite);
+    dequantize_bf16(type, w.blocks.data, 16 * k, w.wide.as<uint16_t>());
+    const Matrix x = random.matrix(1, k);
+    Matrix expected(1, 16), found(1, 16);
+    const LinearPart plain{w.plain, nullptr, expected.mat(), false}, blocks{w.blocks, nullptr, found.mat(), false};
+    cpu->linear(x.mat(), {&plain, 1}, Compute::kBf16);
+    cpu->linear(x.mat(), {&blocks, 1}, Compute::kBf16);
+    EXPECT_FALSE(std::isfinite(found.mat()(0, 0))) << name_of(type);
+    expect_bits(expected.mat().cols_range(1, 16), found.mat().cols_range(1, 16), name_of(type));
+  }
+}
+
+TEST_P(Blocks, EmbedHasTheBitsOfTheDequantisedTable) {
+  const auto cpu = make_cpu_backend(GetParam()), ref = make_ref_backend();
+  Random random(24);
+  const std::vector<int32_t> ids = {4, 0, 6, 4};
+  for (const GgmlType type : block_types()) {
+    for (const DType dtype : {DType::kBf16, DType::kF32}) {
+      const int64_t k = 2 * info_of(type).block;
+      const BlockMatrix w(random, type, dtype, 7, k);
+      for (Backend* backend : {cpu.get(), ref.get()}) {
+        Matrix expected(4, k, 3), found(4, k, 3);
+        backend->embed(w.plain, ids, 1.5f, expected.mat());
+        backend->embed(w.blocks, ids, 1.5f, found.mat());
+        expect_bits(expected.mat(), found.mat(), name_of(type));
+      }
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Isas, Blocks, ::testing::ValuesIn(supported_isas()));
+
+TEST(BlocksReference, LinearHasTheBitsOfTheDequantisedMatrix) {
+  const auto ref = make_ref_backend();
+  Random random(25);
+  for (const GgmlType type : block_types()) {
+    for (const Compute compute : {Compute::kBf16, Compute::kF32}) {
+      const int64_t k = info_of(type).block;
+      const BlockMatrix w(random, type, compute == Compute::kF32 ? DType::kF32 : DType::kBf16, 5, k);
+      const Matrix x = random.matrix(3, k);
+      Matrix expected(3, 5), found(3, 5);
+      const LinearPart plain{w.plain, nullptr, expected.mat(), false}, blocks{w.blocks, nullptr, found.mat(), false};
+      ref->linear(x.mat(), {&plain, 1}, compute);
+      ref->linear(x.mat(), {&blocks, 1}, compute);
+      expect_bits(expected.mat(), found.mat(), name_of(type));
+    }
+  }
+}
+
+TEST(BlocksReference, RefusesWhatCannotBeRead) {
+  const auto cpu = make_cpu_backend();
+  Random random(26);
+  const BlockMatrix w(random, GgmlType::kQ80, DType::kBf16, 4, 64);
+  const Matrix x = random.matrix(2, 40), x64 = random.matrix(2, 64);
+  Matrix y(2, 4);
+  const auto refused = [&](const WeightView& view, const Matrix& rows) {
+    const LinearPart part{view, nullptr, y.mat(), false};
+    EXPECT_THROW(cpu->linear(rows.mat(), {&part, 1}, Compute::kBf16), Error);
+  };
+  refused({w.blocks.data, DType::kBf16, 4, 40, GgmlType::kQ80}, x);      // not whole blocks
+  refused({w.blocks.data, DType::kF16, 4, 64, GgmlType::kQ80}, x64);     // no such rounding
+  refused({w.blocks.data, DType::kBf16, 4, 64, GgmlType::kIq2Xs}, x64);  // not whole blocks, and not implemented
+  const std::vector<int64_t> offsets = {0, 1, 1};
+  const std::vector<int32_t> indices = {0};
+  const std::vector<float> values = {1.0f};
+  Matrix y64(2, 64);
+  EXPECT_THROW(cpu->sparse_decode(offsets, indices, values, w.blocks, y64.mat()), Error);
+}
+
+}  // namespace
+}  // namespace saif
