@@ -52,7 +52,8 @@ def to_v4(config, n_local_pattern=None):
         v4["hidden_act"], v4["cache_implementation"] = v4["hidden_activation"], "hybrid"
     if kind == "gpt2":
         v4["n_ctx"] = v4["n_positions"]
-        v4.pop("tie_word_embeddings", None)  # the default, never written
+        if v4.get("tie_word_embeddings"):
+            del v4["tie_word_embeddings"]  # the default, never written
     if kind == "qwen3_moe" and "num_local_experts" in v4:
         v4["num_experts"] = v4.pop("num_local_experts")
     return v4

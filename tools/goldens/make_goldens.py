@@ -34,7 +34,7 @@ ROUTER_MARGIN = 1e-3  # between the logits of the last expert chosen and the fir
 PROMPT, NEW = 16, 24
 STEER_LAYER = 1
 FIRST_ID = 3  # 0, 1 and 2 are padding, beginning and end
-SEEDS = 400
+SEEDS = 1000
 
 
 def build(config):
@@ -144,7 +144,9 @@ def changed(model, change):
     if isinstance(change, dict):
         config.update(change)
     copy = build(AutoConfig.for_model(config.pop("model_type"), **config))
-    copy.load_state_dict(model.state_dict(), strict=False)
+    missing, _ = copy.load_state_dict(model.state_dict(), strict=False)
+    if missing:
+        raise RuntimeError(f"the change {change} needs weights that the model lacks: {missing}; use another change")
     if not isinstance(change, dict):
         change(copy)
     return copy
@@ -172,7 +174,7 @@ def write_json(path, value):
 
 
 def check_reload(folder, tensors):
-    """Both configs must load the written weights back to the same logits, bit for bit."""
+    """Both configs must load the weights back to the same logits, bit for bit; with a cache the choices stay."""
     ids = tensors["ids"].tolist()
     with tempfile.TemporaryDirectory() as other:
         os.symlink((folder / "model/model.safetensors").resolve(), os.path.join(other, "model.safetensors"))
@@ -180,6 +182,12 @@ def check_reload(folder, tensors):
         for path in (folder / "model", other):
             if not torch.equal(logits_of(load(path), ids), tensors["logits"]):
                 raise RuntimeError(f"{path}: logits differ from those of the model that was written")
+            prompt = tensors["ids"][None, :PROMPT]
+            cached = load(path).generate(prompt, attention_mask=torch.ones_like(prompt), max_new_tokens=NEW,
+                                         do_sample=False, use_cache=True)[0, PROMPT:]
+            if not torch.equal(cached, tensors["greedy"]):
+                raise RuntimeError(f"{path}: greedy ids with a cache are {cached.tolist()}, without one "
+                                   f"{tensors['greedy'].tolist()}")
 
 
 def noise_of(folder, tensors):
