@@ -36,11 +36,11 @@ DotPlot success_plot(const Json& report, const std::string& id) {
   plot.title = "Success by method with 95 % intervals";
   plot.description = "The numbers are in the table below.";
   plot.axis = kAxis;
-  // Room for the longest title in bold type of 14 pixels; one that is far longer is cut by the picture's edge.
-  constexpr double kLetter = 8.3, kMost = 320;
+  // Room for the longest title (shortened to kWideTitle letters) in bold type of 14 pixels, and its distance.
+  constexpr double kLetter = 8.3, kDistance = 18;
   for (const Json& task : list(report, "tasks")) {
-    plot.label_width =
-        std::max(plot.label_width, std::min(kMost, kLetter * static_cast<double>(title_of(task).size())));
+    const size_t letters = std::min(kWideTitle, title_of(task).size());
+    plot.label_width = std::max(plot.label_width, kDistance + kLetter * static_cast<double>(letters));
   }
   for (const std::string& key : methods_of(report)) {
     const MethodLook look = look_of(key);

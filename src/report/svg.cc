@@ -166,7 +166,7 @@ void draw_dot_plot(Html& out, const DotPlot& plot, const std::string& extra_clas
   for (const DotGroup& group : plot.groups) {
     const double height = group_height(plot, l, group);
     draw_text(body, {wide ? l.left - 18 : margin, wide ? y + height / 2 + 4.5 : y + 19, wide ? "end" : "start", "task"},
-              shortened(group.title, wide ? 27 : 40));
+              shortened(group.title, wide ? kWideTitle : 40));
     double row = y + l.title + l.gap / 2 + plot.row / 2;
     for (const Dot& dot : group.dots) {
       draw_dot(body, dot, axis, row);

@@ -30,6 +30,8 @@ void draw_line(Html& svg, double x1, double y1, double x2, double y2, std::strin
 // A mark of one of the shapes (circle, ring, square, diamond, triangle, cross, ...) that goes with a method or a line.
 void draw_marker(Html& svg, std::string_view shape, double x, double y, double radius);
 
+inline constexpr size_t kWideTitle = 36;  // letters of a title that stands beside its group
+
 // A value between 0 and 1 with its interval on a horizontal axis.
 struct Dot {
   std::string style;  // class that sets the colour: "m-saif"
