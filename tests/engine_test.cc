@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
+#include <filesystem>
 
 #include "formats/safetensors.h"
 #include "saif/json.h"
@@ -30,28 +32,70 @@ std::vector<int32_t> ids_of(const TensorView& view) {
   return {from, from + view.elements()};
 }
 
+void expect_texts(const std::string& folder) {
+  const auto golden = SafetensorsFile::open(folder + "/golden.safetensors");
+  const Json about = read_json_file(folder + "/golden.json");
+  Engine engine(Model::load(folder + "/model", {"f32"}), nullptr);
+  GenerateRequest plain;
+  plain.ids = ids_of(golden.at("ids"));
+  plain.ids.resize(16);
+  plain.max_new_tokens = 24;
+  GenerateRequest steered = plain;
+  const auto* v = static_cast<const float*>(golden.at("steer_vector").data);
+  steered.edits = {{Site::parse(about.at("steer_site").as_string()), EditPositions::kGenerated,
+                    std::make_shared<AddVector>(std::vector<float>(v, v + golden.at("steer_vector").elements()))}};
+  const std::vector<GenerateRequest> requests = {steered, plain, steered};
+  const auto results = engine.generate(requests, Control());
+  EXPECT_EQ(results[0].ids, ids_of(golden.at("steered_greedy"))) << folder;
+  EXPECT_EQ(results[1].ids, ids_of(golden.at("greedy"))) << folder;
+  EXPECT_EQ(results[2].ids, results[0].ids);
+  EXPECT_EQ(results[0].edited_rows, 24);
+}
+
 TEST(EngineGolden, SteeredAndPlainTextsOfOneBatch) {
-  for (const std::string family : {"llama", "mistral"}) {
+  for (const std::string family : {"llama", "mistral", "qwen2", "qwen3", "gemma", "gemma2", "gemma3_text", "phi3",
+                                   "phi3_longrope", "gpt2", "gpt_neox"}) {
     SAIF_REQUIRE_SHARED("data/goldens/" + family);
-    const std::string folder = test::shared_dir("data/goldens/" + family);
-    const auto golden = SafetensorsFile::open(folder + "/golden.safetensors");
-    const Json about = read_json_file(folder + "/golden.json");
-    Engine engine(Model::load(folder + "/model", {"f32"}), nullptr);
-    GenerateRequest plain;
-    plain.ids = ids_of(golden.at("ids"));
-    plain.ids.resize(16);
-    plain.max_new_tokens = 24;
-    GenerateRequest steered = plain;
-    const auto* v = static_cast<const float*>(golden.at("steer_vector").data);
-    steered.edits = {{Site::parse(about.at("steer_site").as_string()), EditPositions::kGenerated,
-                      std::make_shared<AddVector>(std::vector<float>(v, v + golden.at("steer_vector").elements()))}};
-    const std::vector<GenerateRequest> requests = {steered, plain, steered};
-    const auto results = engine.generate(requests, Control());
-    EXPECT_EQ(results[0].ids, ids_of(golden.at("steered_greedy"))) << family;
-    EXPECT_EQ(results[1].ids, ids_of(golden.at("greedy"))) << family;
-    EXPECT_EQ(results[2].ids, results[0].ids);
-    EXPECT_EQ(results[0].edited_rows, 24);
+    expect_texts(test::shared_dir("data/goldens/" + family));
   }
+}
+
+TEST(EngineGolden, TheSameOfTheProjectsOwnGoldens) {
+  int models = 0;
+  for (const auto& entry : std::filesystem::directory_iterator(std::string(SAIF_SOURCE_DIR) + "/tests/data/goldens")) {
+    if (!entry.is_directory()) continue;
+    expect_texts(entry.path().string());
+    ++models;
+  }
+  EXPECT_GE(models, 20);
+}
+
+// A prompt beyond longrope's original context is rotated by the long divisors from its first token on; one within it
+// that it shares its beginning with is not.
+TEST(EngineGolden, LongAndShortPromptsOfOneCallDoNotShare) {
+  const auto model =
+      Model::load(std::string(SAIF_SOURCE_DIR) + "/tests/data/goldens/phi3_longrope_short/model", {"f32"});
+  ASSERT_EQ(model->architecture().rope_context(), 64);
+  std::vector<int32_t> long_prompt;
+  for (int i = 0; i < 90; ++i) long_prompt.push_back(3 + (i * 31 + i / 7) % 90);
+  const std::vector<std::vector<int32_t>> prompts = {{long_prompt.begin(), long_prompt.begin() + 40}, long_prompt};
+  Engine engine(model, nullptr);
+  const Site site = Site::parse("blocks.1.hook_resid_post");
+  const auto together = engine.capture(prompts, {&site, 1}, false, Control());
+  const Mat<const float> values = together.sites[0].second.f32();
+  float differs = 0;
+  for (size_t p = 0; p < 2; ++p) {
+    const auto alone = engine.capture({&prompts[p], 1}, {&site, 1}, false, Control());
+    for (size_t i = 0; i < prompts[p].size(); ++i) {
+      const float* row = values.row(together.row_offsets[p] + static_cast<int64_t>(i));
+      const float* expected = alone.sites[0].second.f32().row(static_cast<int64_t>(i));
+      ASSERT_TRUE(std::equal(row, row + values.cols(), expected)) << "prompt " << p << " token " << i;
+      if (p == 1 && i == 39) {
+        for (int64_t c = 0; c < values.cols(); ++c) differs = std::max(differs, std::abs(row[c] - values(39, c)));
+      }
+    }
+  }
+  EXPECT_GT(differs, 1e-3F) << "the long divisors changed nothing";
 }
 
 // Prompts of the discovery job.

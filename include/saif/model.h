@@ -18,18 +18,19 @@
 namespace saif {
 
 enum class SiteKind {
-  kEmbed,      // hook_embed                       [d_model] what enters block 0
+  kEmbed,      // hook_embed                       [d_model] of the token; what enters block 0 but for kPosEmbed
+  kPosEmbed,   // hook_pos_embed                   [d_model] learned positions (GPT-2)
   kResidPre,   // blocks.L.hook_resid_pre          [d_model]
   kLn1,        // blocks.L.ln1.hook_normalized     [d_model] with the norm's weight
-  kQ,          // blocks.L.attn.hook_q             [n_heads * d_head] before rotation
-  kK,          // blocks.L.attn.hook_k             [n_kv_heads * d_head] before rotation
+  kQ,          // blocks.L.attn.hook_q             [n_heads * d_head] before its norm and rotation
+  kK,          // blocks.L.attn.hook_k             [n_kv_heads * d_head] before its norm and rotation
   kV,          // blocks.L.attn.hook_v             [n_kv_heads * d_head]
   kPattern,    // blocks.L.attn.hook_pattern       [n_heads * n_keys]
   kZ,          // blocks.L.attn.hook_z             [n_heads * d_head] input of the output projection
   kAttnOut,    // blocks.L.hook_attn_out           [d_model] what attention adds
   kResidMid,   // blocks.L.hook_resid_mid          [d_model]
   kLn2,        // blocks.L.ln2.hook_normalized     [d_model]
-  kMlpPre,     // blocks.L.mlp.hook_pre            [d_mlp] gate before its activation
+  kMlpPre,     // blocks.L.mlp.hook_pre            [d_mlp] gate before its activation; not of a mixture of experts
   kMlpPost,    // blocks.L.mlp.hook_post           [d_mlp] input of the down projection
   kMlpOut,     // blocks.L.hook_mlp_out            [d_model] what the MLP adds
   kResidPost,  // blocks.L.hook_resid_post         [d_model]; of the last block: before the final norm
@@ -49,30 +50,57 @@ struct Site {
 
 struct RopeSpec {
   double theta = 10000.0;
-  std::string scaling = "none";  // none | linear | llama3 (more with later families)
+  int64_t rotary_dim = 0;        // leading dimensions of each head that are rotated; 0: none
+  std::string scaling = "none";  // none | linear | llama3 | yarn | longrope
   double factor = 1.0, low_freq_factor = 1.0, high_freq_factor = 4.0;
+  double beta_fast = 32.0, beta_slow = 1.0;  // yarn: rotations within the original context that bound the blend
+  bool truncate = true;                      // yarn: these bounds are rounded to whole pairs
+  double attention_factor = 1.0;             // multiplies cos and sin
   int64_t original_context = 0;
-  std::vector<float> frequency_divisors;  // GGUF's rope_freqs.weight; empty: from the fields above
+  // Frequencies are divided by these, [rotary_dim / 2]; empty: not. longrope: in prompts within the original context,
+  // and in longer ones.
+  std::vector<float> frequency_divisors, long_divisors;
   bool operator==(const RopeSpec&) const = default;
 };
 
 struct LayerSpec {
   int64_t window = 0;  // 0: full attention
   RopeSpec rope;
+  float attention_scale = 1.0f;  // multiplies q.k
+  bool experts = false;          // the MLP is a mixture of experts
 };
+
+enum class NormKind { kRms, kLayer };
 
 struct Architecture {
   std::string family;  // "llama"
   int64_t d_model = 0, n_layers = 0, n_heads = 0, n_kv_heads = 0, d_head = 0, d_mlp = 0, vocab = 0, context = 0;
+  NormKind norm = NormKind::kRms;
   float norm_eps = 1e-5f;
-  float norm_offset = 0.0f;  // 1 where norms store w and mean 1 + w
+  float norm_offset = 0.0f;        // 1 where norms store w and mean 1 + w
+  bool pre_norms = true;           // attention and MLP read normed rows
+  bool post_norms = false;         // what they add is normed
+  bool parallel_block = false;     // attention and MLP read the same rows: no kResidMid
+  bool shared_norm = false;        // of a parallel block: the MLP reads kLn1
+  bool head_norms_differ = false;  // norms of queries and keys have weights of their own for each head
+  bool gated_mlp = true;           // act(gate) * up; else act(up), under the name of gate
   float embed_scale = 1.0f;
-  float attention_scale = 0.0f;  // multiplies q.k
+  float residual_scale = 1.0f;  // of what attention and MLP add
+  float logit_scale = 1.0f;
   float attention_softcap = 0.0f, logit_softcap = 0.0f;
+  bool learned_positions = false;
   bool tied_embeddings = false;
   std::string activation = "silu";
+  int64_t n_experts = 0, experts_per_token = 0, d_expert = 0;
+  bool expert_weights_sum_to_one = true;  // of the chosen experts
   std::vector<LayerSpec> layers;
   int64_t width(const Site& site) const;  // of a row at the site; 0 for kPattern (depends on the row)
+  bool computes(const Site& site) const;  // false where the family has no such value
+  // Of so many tokens: beyond rope_context(). Known before its first row, since it decides about all of them.
+  bool is_long_prompt(size_t tokens) const {
+    return rope_context() > 0 && static_cast<int64_t>(tokens) > rope_context();
+  }
+  int64_t rope_context() const;  // prompts longer than this take longrope's long divisors; 0: no longrope
   Json to_json() const;
 };
 

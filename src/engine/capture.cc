@@ -67,6 +67,8 @@ Engine::Capture Engine::capture(std::span<const std::vector<int32_t>> prompts, s
   for (const Site& site : sites) {
     const std::string name = site.name();
     Site::parse(name, static_cast<int>(architecture.n_layers));  // refuses a layer that does not exist
+    if (!architecture.computes(site))
+      throw Error(Errc::kNotFound, "capture: family " + architecture.family + " has no " + name);
     if (site.kind == SiteKind::kPattern)
       throw Error(Errc::kUnsupported, "capture: rows of " + name + " differ in width: use observe()");
     capture.sites.emplace_back(name, Tensor(DType::kF32, {capture.row_offsets.back(), architecture.width(site)}));

@@ -19,7 +19,8 @@ bool applies(EditPositions positions, int64_t step) {
 }
 
 bool has_layer(SiteKind kind) {
-  return kind != SiteKind::kEmbed && kind != SiteKind::kFinalNorm && kind != SiteKind::kLogits;
+  return kind != SiteKind::kEmbed && kind != SiteKind::kPosEmbed && kind != SiteKind::kFinalNorm &&
+         kind != SiteKind::kLogits;
 }
 
 }  // namespace
@@ -32,6 +33,9 @@ void check_edits(const Architecture& architecture, std::span<const AppliedEdit> 
     if (has_layer(site.kind) && (site.layer < 0 || site.layer >= architecture.n_layers))
       throw Error(Errc::kNotFound, name + " is at " + site.name() + ", but the model's layers are 0 to " +
                                        std::to_string(architecture.n_layers - 1) + ": choose one of them");
+    if (!architecture.computes(site))
+      throw Error(Errc::kNotFound, name + " is at " + site.name() + ", which family " + architecture.family +
+                                       " does not have: choose another site");
   }
 }
 

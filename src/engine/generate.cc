@@ -35,7 +35,8 @@ Generation::Generation(EngineParts& engine, std::span<const GenerateRequest> req
   validate();
   EditKeys keys;
   for (const GenerateRequest& r : requests_) {
-    trie_.insert(std::span(r.ids).first(r.ids.size() - 1), keys.key(r.edits, r.ids.size()));
+    trie_.insert(std::span(r.ids).first(r.ids.size() - 1), keys.key(r.edits, r.ids.size()), false,
+                 architecture_.is_long_prompt(r.ids.size()));
     editor_.add_sites(r.edits);
     own_capacity_ = std::max(own_capacity_, std::min(kOwnTokens, limit_of(r)));
   }
@@ -151,7 +152,7 @@ void Generation::plan_sequences() {
     const auto row = static_cast<int64_t>(batch_.tokens.size());
     batch_.tokens.push_back(s.token);
     batch_.rows.push_back({static_cast<int64_t>(s.request), s.position, s.token});
-    batch_.runs.push_back({row, 1, s.position, s.chain});
+    batch_.runs.push_back({row, 1, s.position, s.chain, architecture_.is_long_prompt(requests_[s.request].ids.size())});
     batch_.kept_rows.push_back(row);
     rows_.push_back(&s);
   }

@@ -29,7 +29,8 @@ Depth depth_of(const Observer& observer, int n_layers) {
   for (int layer = n_layers - 1; layer >= 0; --layer)
     for (const SiteKind kind : kBlockSites)
       if (observer.wants({kind, layer})) return {layer, false};
-  return {observer.wants({SiteKind::kEmbed, -1}) ? 0 : -1, false};
+  const bool entry = observer.wants({SiteKind::kEmbed, -1}) || observer.wants({SiteKind::kPosEmbed, -1});
+  return {entry ? 0 : -1, false};
 }
 
 // Passes on the rows that TriePasses marks as somebody's last, or all rows with their owner restored.
@@ -65,12 +66,13 @@ class RowFilter : public Observer {
   std::vector<float> gathered_;
 };
 
-Trie trie_of(std::span<const std::vector<int32_t>> prompts, const Engine::ObserveOptions& options) {
+Trie trie_of(const Architecture& architecture, std::span<const std::vector<int32_t>> prompts,
+             const Engine::ObserveOptions& options) {
   Trie trie;
   EditKeys keys;
   for (size_t i = 0; i < prompts.size(); ++i) {
     const uint64_t key = options.share_prefixes ? keys.key(options.edits, prompts[i].size()) : i;
-    trie.insert(prompts[i], key, !options.edits.empty());
+    trie.insert(prompts[i], key, !options.edits.empty(), architecture.is_long_prompt(prompts[i].size()));
   }
   trie.finish();
   return trie;
@@ -94,7 +96,7 @@ Observed observe_trie(Forward& forward, const Architecture& architecture, std::s
   const Depth depth = depth_of(observer, static_cast<int>(architecture.n_layers));
   if (depth.last_layer < 0)
     throw Error(Errc::kInvalidArgument, "observing: the observer wants no site of this model: name at least one");
-  Observed observed{trie_of(prompts, options), {}};
+  Observed observed{trie_of(architecture, prompts, options), {}};
   const Trie& trie = observed.trie;
   for (const auto& prompt : prompts) observed.tokens.naive += static_cast<int64_t>(prompt.size());
 

@@ -71,6 +71,7 @@ TEST(Capture, RefusesWhatItCannotHold) {
   };
   EXPECT_EQ(capture({SiteKind::kResidPost, 3}, 1).code(), Errc::kNotFound);
   EXPECT_EQ(capture({SiteKind::kPattern, 1}, 1).code(), Errc::kUnsupported);
+  EXPECT_EQ(capture({SiteKind::kPosEmbed, -1}, 1).code(), Errc::kNotFound);  // a model without learned positions
   const Error empty = capture({SiteKind::kResidPost, 1}, 2);
   EXPECT_EQ(empty.code(), Errc::kInvalidArgument);
   EXPECT_NE(std::string(empty.what()).find("prompt 1"), std::string::npos);

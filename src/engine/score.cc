@@ -83,12 +83,12 @@ std::vector<int64_t> scored_from(const Trie& trie, std::span<const Engine::Score
   return from;
 }
 
-Trie trie_of(std::span<const Engine::ScoreRequest> requests, bool edited) {
+Trie trie_of(const Architecture& architecture, std::span<const Engine::ScoreRequest> requests, bool edited) {
   Trie trie;
   // A sequence whose tokens are all given needs no row. Steps of edits are counted from the last given token.
   for (const auto& r : requests)
     trie.insert(std::span(r.ids).first(r.context < static_cast<int64_t>(r.ids.size()) ? r.ids.size() - 1 : 0),
-                edited ? static_cast<uint64_t>(r.context) : 0);
+                edited ? static_cast<uint64_t>(r.context) : 0, false, architecture.is_long_prompt(r.ids.size()));
   trie.finish();
   return trie;
 }
@@ -100,7 +100,7 @@ std::vector<Engine::Score> Engine::score(std::span<const ScoreRequest> requests,
   const Architecture& architecture = model().architecture();
   check_requests(architecture, requests);
   check_edits(architecture, edits, "scoring");
-  const Trie trie = trie_of(requests, !edits.empty());
+  const Trie trie = trie_of(architecture, requests, !edits.empty());
   NextTokens next(trie, requests);
   int64_t touched = 0;
   BatchEditor editor([&](const RowInfo& row) -> BatchEditor::Row {

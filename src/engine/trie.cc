@@ -67,14 +67,17 @@ int32_t Trie::walk(std::span<const int32_t> ids, uint32_t root, int32_t sequence
   return at;
 }
 
-void Trie::insert(std::span<const int32_t> ids, uint64_t key, bool fork_last) {
+void Trie::insert(std::span<const int32_t> ids, uint64_t key, bool fork_last, bool long_prompt) {
   SAIF_CHECK(order_.empty(), "the trie is finished");
   const auto sequence = static_cast<int32_t>(leaf_.size());
   if (ids.empty()) {
     leaf_.push_back(-1);
     return;
   }
-  const uint32_t root = roots_.try_emplace(key, static_cast<uint32_t>(roots_.size())).first->second;
+  const uint64_t space = 2 * key + (long_prompt ? 1 : 0);
+  const uint32_t root = roots_.try_emplace(space, static_cast<uint32_t>(roots_.size())).first->second;
+  long_root_.resize(roots_.size());
+  long_root_[root] = long_prompt;
   const auto n = static_cast<int64_t>(ids.size());
   int32_t leaf = walk(fork_last ? ids.first(ids.size() - 1) : ids, root, sequence);
   if (fork_last) {

@@ -25,7 +25,8 @@ class Trie {
   // Adds the next sequence (they are numbered from 0). `ids` must outlive the trie; empty: the sequence has no node.
   // Only sequences with equal keys share nodes. With fork_last the last token gets a node that is shared with equal
   // sequences only, never with the inside of a longer one.
-  void insert(std::span<const int32_t> ids, uint64_t key = 0, bool fork_last = false);
+  // Sequences that differ in `long_prompt` (ForwardRun's) share none either.
+  void insert(std::span<const int32_t> ids, uint64_t key = 0, bool fork_last = false, bool long_prompt = false);
   // Counts sequences and fixes the order. No insert() after it.
   void finish();
 
@@ -34,6 +35,7 @@ class Trie {
   int32_t leaf(size_t sequence) const { return leaf_[sequence]; }  // the node it ends with; -1: none
   std::vector<int32_t> path(int32_t node) const;                   // from the top down to the node
   int64_t total_tokens() const { return total_tokens_; }           // of all nodes
+  bool long_prompt(int32_t node) const { return long_root_[root_[static_cast<size_t>(node)]]; }
 
  private:
   int32_t add(int32_t parent, std::span<const int32_t> ids, int64_t begin, int64_t end, int32_t owner);
@@ -42,6 +44,7 @@ class Trie {
 
   std::vector<TrieNode> nodes_;
   std::vector<uint32_t> root_;                      // per node: the edge space of its parent when it has none
+  std::vector<bool> long_root_;                     // per root
   std::vector<int32_t> leaf_, order_;               // per sequence; per node
   std::unordered_map<uint64_t, uint32_t> roots_;    // key -> root
   std::unordered_map<uint64_t, int32_t> children_;  // (parent or root, first token) -> node

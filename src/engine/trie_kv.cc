@@ -20,6 +20,7 @@ void TrieKv::append(ForwardBatch& batch, int32_t node, int64_t n, int64_t sequen
   run.n_rows = n;
   run.position = info.begin + first;
   run.chain = chain(node);
+  run.long_prompt = trie_.long_prompt(node);
   for (int64_t i = first; i < first + n; ++i) {
     batch.tokens.push_back(info.tokens[i]);
     batch.rows.push_back({sequence, info.begin + i, info.tokens[i]});

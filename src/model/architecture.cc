@@ -17,6 +17,7 @@ struct SiteName {
 
 constexpr std::array kSites = {
     SiteName{SiteKind::kEmbed, "hook_embed", false},
+    SiteName{SiteKind::kPosEmbed, "hook_pos_embed", false},
     SiteName{SiteKind::kResidPre, "hook_resid_pre", true},
     SiteName{SiteKind::kLn1, "ln1.hook_normalized", true},
     SiteName{SiteKind::kQ, "attn.hook_q", true},
@@ -122,17 +123,51 @@ int64_t Architecture::width(const Site& site) const {
   }
 }
 
+bool Architecture::computes(const Site& site) const {
+  const bool in_block = site.layer >= 0 && site.layer < static_cast<int>(layers.size());
+  switch (site.kind) {
+    case SiteKind::kPosEmbed:
+      return learned_positions;
+    case SiteKind::kLn1:
+      return pre_norms;
+    case SiteKind::kLn2:
+      return pre_norms && !shared_norm;
+    case SiteKind::kResidMid:
+      return !parallel_block;
+    case SiteKind::kMlpPre:
+    case SiteKind::kMlpPost:
+      return !in_block || !layers[static_cast<size_t>(site.layer)].experts;
+    default:
+      return true;
+  }
+}
+
+int64_t Architecture::rope_context() const {
+  for (const LayerSpec& layer : layers) {
+    if (layer.rope.scaling == "longrope") return layer.rope.original_context;
+  }
+  return 0;
+}
+
 namespace {
 
 Json rope_json(const RopeSpec& rope) {
-  Json json = Json::object({{"theta", rope.theta}, {"scaling", rope.scaling}});
+  if (rope.rotary_dim == 0) return nullptr;
+  Json json = Json::object({{"theta", rope.theta}, {"rotary_dim", rope.rotary_dim}, {"scaling", rope.scaling}});
   if (rope.scaling != "none") json["factor"] = rope.factor;
   if (rope.scaling == "llama3") {
     json["low_freq_factor"] = rope.low_freq_factor;
     json["high_freq_factor"] = rope.high_freq_factor;
-    json["original_context"] = rope.original_context;
   }
+  if (rope.scaling == "yarn") {
+    json["beta_fast"] = rope.beta_fast;
+    json["beta_slow"] = rope.beta_slow;
+    json["truncate"] = rope.truncate;
+  }
+  if (rope.original_context > 0) json["original_context"] = rope.original_context;
+  if (rope.attention_factor != 1.0) json["attention_factor"] = rope.attention_factor;
   if (!rope.frequency_divisors.empty()) json["frequency_divisors"] = rope.frequency_divisors;
+  if (!rope.long_divisors.empty()) json["long_divisors"] = rope.long_divisors;
   return json;
 }
 
@@ -148,17 +183,32 @@ Json Architecture::to_json() const {
                             {"d_mlp", d_mlp},
                             {"vocab", vocab},
                             {"context", context},
+                            {"norm", norm == NormKind::kRms ? "rms" : "layer"},
                             {"norm_eps", norm_eps},
                             {"norm_offset", norm_offset},
+                            {"pre_norms", pre_norms},
+                            {"post_norms", post_norms},
+                            {"parallel_block", parallel_block},
+                            {"shared_norm", shared_norm},
+                            {"gated_mlp", gated_mlp},
                             {"embed_scale", embed_scale},
-                            {"attention_scale", attention_scale},
+                            {"residual_scale", residual_scale},
+                            {"logit_scale", logit_scale},
                             {"attention_softcap", attention_softcap},
                             {"logit_softcap", logit_softcap},
                             {"tied_embeddings", tied_embeddings},
                             {"activation", activation}});
   Json blocks = Json::array();
   for (const LayerSpec& layer : layers) {
-    blocks.push_back(Json::object({{"window", layer.window}, {"rope", rope_json(layer.rope)}}));
+    Json block = Json::object(
+        {{"window", layer.window}, {"rope", rope_json(layer.rope)}, {"attention_scale", layer.attention_scale}});
+    if (n_experts > 0) block["experts"] = layer.experts;
+    blocks.push_back(std::move(block));
+  }
+  if (n_experts > 0) {
+    json["n_experts"] = n_experts;
+    json["experts_per_token"] = experts_per_token;
+    json["d_expert"] = d_expert;
   }
   json["layers"] = std::move(blocks);
   return json;

@@ -17,45 +17,36 @@ struct Dimension {
   int64_t size;
 };
 
-bool is_bias(TensorRole role) { return role >= TensorRole::kQBias; }
-bool is_norm(TensorRole role) {
-  return role == TensorRole::kFinalNorm || role == TensorRole::kLn1 || role == TensorRole::kLn2;
-}
+bool is_norm(TensorRole role) { return role >= TensorRole::kFinalNorm && role <= TensorRole::kKNorm; }
 
-// Rows and columns of a matrix; of a bias the rows' dimension is its length; of a norm the columns'.
-std::pair<Dimension, Dimension> dimensions(TensorRole role, const Architecture& arch) {
-  const Dimension d_model{"d_model", arch.d_model}, d_mlp{"d_mlp", arch.d_mlp}, vocab{"vocab", arch.vocab};
-  const Dimension queries{"n_heads * d_head", arch.n_heads * arch.d_head};
+// Rows and columns of a role's matrix; a norm has one row.
+std::pair<Dimension, Dimension> dimensions(const TensorSlot& slot, const Architecture& arch) {
+  const Dimension d_model{"d_model", arch.d_model}, queries{"n_heads * d_head", arch.n_heads * arch.d_head};
   const Dimension keys{"n_kv_heads * d_head", arch.n_kv_heads * arch.d_head};
-  switch (role) {
+  const Dimension d_mlp = slot.expert < 0 ? Dimension{"d_mlp", arch.d_mlp} : Dimension{"d_expert", arch.d_expert};
+  switch (slot.role) {
     case TensorRole::kEmbedding:
     case TensorRole::kUnembedding:
-      return {vocab, d_model};
-    case TensorRole::kFinalNorm:
-    case TensorRole::kLn1:
-    case TensorRole::kLn2:
-      return {{"", 1}, d_model};
+      return {{"vocab", arch.vocab}, d_model};
+    case TensorRole::kPositions:
+      return {{"context", arch.context}, d_model};
     case TensorRole::kQ:
-    case TensorRole::kQBias:
       return {queries, d_model};
     case TensorRole::kK:
-    case TensorRole::kKBias:
     case TensorRole::kV:
-    case TensorRole::kVBias:
       return {keys, d_model};
     case TensorRole::kO:
-    case TensorRole::kOBias:
       return {d_model, queries};
     case TensorRole::kGate:
-    case TensorRole::kGateBias:
     case TensorRole::kUp:
-    case TensorRole::kUpBias:
       return {d_mlp, d_model};
     case TensorRole::kDown:
-    case TensorRole::kDownBias:
       return {d_model, d_mlp};
+    case TensorRole::kRouter:
+      return {{"n_experts", arch.n_experts}, d_model};
+    default:
+      return {{"", 1}, slot.length > 0 ? Dimension{"the norm's width", slot.length} : d_model};
   }
-  return {};
 }
 
 std::optional<DType> plain_dtype(GgmlType type) {
@@ -79,6 +70,19 @@ void undo_paired_rows(const char* from, char* to, int64_t rows, int64_t d_head, 
         const int64_t target = head * d_head + (i % 2) * (d_head / 2) + i / 2;
         std::memcpy(to + target * row_bytes, from + (head * d_head + i) * row_bytes, row_bytes);
       }
+    }
+  });
+}
+
+int64_t source_row(const RowSelection& rows, int64_t r) {
+  return rows.first + (rows.block > 0 ? r / rows.block * rows.stride + r % rows.block : r);
+}
+
+template <typename T>
+void transpose(const T* from, T* to, int64_t rows, int64_t cols) {  // from [rows, cols] to [cols, rows]
+  parallel_for(cols, 16, [&](int64_t begin, int64_t end) {
+    for (int64_t c = begin; c < end; ++c) {
+      for (int64_t r = 0; r < rows; ++r) to[c * rows + r] = from[r * cols + c];
     }
   });
 }
@@ -111,7 +115,9 @@ class Binder {
       reason = it->reason;
     }
     if (!unknown.empty()) {
+      const bool bias = unknown.ends_with(".bias");
       throw Error(Errc::kUnsupported, "tensors that this family has no place for: " + unknown.substr(0, 400) +
+                                          (bias ? " (the config announces no such bias)" : "") +
                                           "; the model would not be computed as it was meant");
     }
     for (const auto& [suffix, what] : ignored) {
@@ -135,94 +141,162 @@ class Binder {
 
   void bind_slot(const TensorSlot& slot) {
     const SourceTensor& tensor = find(slot);
-    const auto [rows, cols] = dimensions(slot.role, plan_.arch);
+    const auto [rows, cols] = dimensions(slot, plan_.arch);
     if (is_norm(slot.role)) {
-      vector_of(slot) = read_vector(tensor, cols.size, cols.name);
-    } else if (is_bias(slot.role)) {
-      std::vector<float> bias = read_vector(tensor, rows.size, rows.name);
-      std::vector<float>& to = vector_of(slot);
-      to = bias;
-      if (slot.paired_rows) {
-        undo_paired_rows(reinterpret_cast<const char*>(bias.data()), reinterpret_cast<char*>(to.data()), rows.size,
-                         plan_.arch.d_head, sizeof(float));
-      }
+      NormWeights& norm = norm_of(slot);
+      bind_norm(tensor, slot, cols, slot.bias ? norm.bias : norm.weight);
+    } else if (slot.bias) {
+      bind_bias(tensor, slot, rows);
     } else {
       view_of(slot) = matrix(tensor, slot, rows, cols);
     }
   }
 
-  WeightView matrix(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& rows, const Dimension& cols) {
-    if (tensor.shape != std::vector<int64_t>{rows.size, cols.size}) {
-      const std::string found = TensorView{DType::kF32, tensor.shape, nullptr}.shape_text();
-      throw Error(Errc::kMismatch, tensor.name + ": found " + found + ", expected [" + rows.name + " " +
-                                       std::to_string(rows.size) + ", " + cols.name + " " + std::to_string(cols.size) +
-                                       "]");
+  // Norms of the heads may be stored one by one: the slot of head h fills its part.
+  void bind_norm(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& width, std::vector<float>& to) {
+    if (slot.rows.all()) {
+      to = read_vector(tensor, width.size, width.name);
+      return;
     }
-    check_readable(tensor);
-    const std::optional<DType> plain = plain_dtype(tensor.type);
-    DType dtype = DType::kBf16;
-    if (options_.compute == Compute::kF32) dtype = plain.value_or(options_.quantised);
-    const bool aligned = reinterpret_cast<uintptr_t>(tensor.data) % size_of(dtype) == 0;
-    if (plain == dtype && aligned && !slot.paired_rows) return {tensor.data, dtype, rows.size, cols.size};
+    const std::vector<float> part = read_vector(tensor, width.size, width.name);
+    to.resize(static_cast<size_t>(slot.rows.total));
+    std::ranges::copy(part, to.begin() + slot.rows.first);
+  }
 
-    Tensor copy(dtype, tensor.shape);
+  void bind_bias(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& rows) {
+    const int64_t stored = slot.rows.all() ? rows.size : slot.rows.total;
+    const std::vector<float> all = read_vector(tensor, stored, slot.rows.all() ? rows.name : "stacked rows");
+    std::vector<float> bias(static_cast<size_t>(rows.size));
+    for (int64_t r = 0; r < rows.size; ++r) {
+      bias[static_cast<size_t>(r)] = all[static_cast<size_t>(source_row(slot.rows, r))];
+    }
+    std::vector<float>& to = slot.role == TensorRole::kUnembedding ? weights_.unembedding_bias : linear_of(slot).bias;
+    to = bias;
+    if (slot.paired_rows) {
+      undo_paired_rows(reinterpret_cast<const char*>(bias.data()), reinterpret_cast<char*>(to.data()), rows.size,
+                       plan_.arch.d_head, sizeof(float));
+    }
+  }
+
+  void check_shape(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& rows, const Dimension& cols) {
+    const Dimension stored_rows = slot.rows.all() ? rows : Dimension{"stacked rows", slot.rows.total};
+    const auto& [first, second] = slot.transposed ? std::pair(cols, stored_rows) : std::pair(stored_rows, cols);
+    if (tensor.shape == std::vector<int64_t>{first.size, second.size}) return;
+    const std::string found = TensorView{DType::kF32, tensor.shape, nullptr}.shape_text();
+    throw Error(Errc::kMismatch, tensor.name + ": found " + found + ", expected [" + first.name + " " +
+                                     std::to_string(first.size) + ", " + second.name + " " +
+                                     std::to_string(second.size) + "]");
+  }
+
+  // The stored matrix in the type it will be used in: where it lies if `plain` already is that type, else a copy.
+  const void* converted(const SourceTensor& tensor, DType dtype, Tensor& copy) {
+    const std::optional<DType> plain = plain_dtype(tensor.type);
+    const bool aligned = reinterpret_cast<uintptr_t>(tensor.data) % size_of(dtype) == 0;
+    if (plain == dtype && aligned) return tensor.data;
+    copy = Tensor(dtype, tensor.shape);
     if (plain == dtype) {
-      if (!slot.paired_rows) std::memcpy(copy.data(), tensor.data, copy.bytes());
+      std::memcpy(copy.data(), tensor.data, copy.bytes());
+      return copy.data();
+    }
+    ++conversions_[std::string(name_of(tensor.type)) + " read as " + name_of(dtype)];
+    if (dtype == DType::kF32) {
+      dequantize(tensor.type, tensor.data, tensor.elements(), copy.as<float>());
     } else {
-      ++conversions_[std::string(name_of(tensor.type)) + " read as " + name_of(dtype)];
+      dequantize_bf16(tensor.type, tensor.data, tensor.elements(), copy.as<uint16_t>());
+    }
+    return copy.data();
+  }
+
+  WeightView matrix(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& rows, const Dimension& cols) {
+    check_shape(tensor, slot, rows, cols);
+    check_readable(tensor);
+    DType dtype = DType::kBf16;
+    if (options_.compute == Compute::kF32) dtype = plain_dtype(tensor.type).value_or(options_.quantised);
+    Tensor whole;
+    const void* from = converted(tensor, dtype, whole);
+    if (slot.transposed) {
+      Tensor turned(dtype, {tensor.shape[1], tensor.shape[0]});
       if (dtype == DType::kF32) {
-        dequantize(tensor.type, tensor.data, tensor.elements(), copy.as<float>());
+        transpose(static_cast<const float*>(from), turned.as<float>(), tensor.shape[0], tensor.shape[1]);
       } else {
-        dequantize_bf16(tensor.type, tensor.data, tensor.elements(), copy.as<uint16_t>());
+        transpose(static_cast<const uint16_t*>(from), turned.as<uint16_t>(), tensor.shape[0], tensor.shape[1]);
       }
+      whole = std::move(turned);
+      from = whole.data();
+    }
+    const size_t row_bytes = static_cast<size_t>(cols.size) * size_of(dtype);
+    const auto at = [&](int64_t r) { return static_cast<const char*>(from) + source_row(slot.rows, r) * row_bytes; };
+    const bool in_place = whole.empty() && slot.rows.block == 0 && !slot.paired_rows;
+    if (in_place) return {at(0), dtype, rows.size, cols.size};
+
+    Tensor out;
+    if (slot.rows.all()) {
+      if (whole.empty()) {
+        out = Tensor(dtype, {rows.size, cols.size});
+        std::memcpy(out.data(), from, out.bytes());
+      } else {
+        out = std::move(whole);
+      }
+    } else {
+      out = Tensor(dtype, {rows.size, cols.size});
+      for (int64_t r = 0; r < rows.size; ++r) std::memcpy(out.as<char>() + r * row_bytes, at(r), row_bytes);
     }
     if (slot.paired_rows) {
-      const Tensor paired = plain == dtype ? Tensor() : std::exchange(copy, Tensor(dtype, tensor.shape));
-      const void* from = plain == dtype ? tensor.data : paired.data();
-      undo_paired_rows(static_cast<const char*>(from), copy.as<char>(), rows.size, plan_.arch.d_head,
-                       static_cast<size_t>(cols.size) * size_of(dtype));
+      const Tensor paired = std::exchange(out, Tensor(dtype, {rows.size, cols.size}));
+      undo_paired_rows(paired.as<const char>(), out.as<char>(), rows.size, plan_.arch.d_head, row_bytes);
     }
-    weights_.copies.push_back(std::move(copy));
+    weights_.copies.push_back(std::move(out));
     return {weights_.copies.back().data(), dtype, rows.size, cols.size};
   }
 
   LinearWeights& linear_of(const TensorSlot& slot) {
     BlockWeights& block = weights_.blocks[static_cast<size_t>(slot.layer)];
+    if (slot.expert >= 0) block.experts.resize(static_cast<size_t>(plan_.arch.n_experts));
+    MlpWeights& mlp = slot.expert < 0 ? block.mlp : block.experts[static_cast<size_t>(slot.expert)];
     switch (slot.role) {
       case TensorRole::kQ:
-      case TensorRole::kQBias:
         return block.q;
       case TensorRole::kK:
-      case TensorRole::kKBias:
         return block.k;
       case TensorRole::kV:
-      case TensorRole::kVBias:
         return block.v;
       case TensorRole::kO:
-      case TensorRole::kOBias:
         return block.o;
       case TensorRole::kGate:
-      case TensorRole::kGateBias:
-        return block.gate;
+        return mlp.gate;
       case TensorRole::kUp:
-      case TensorRole::kUpBias:
-        return block.up;
+        return mlp.up;
+      case TensorRole::kRouter:
+        return block.router;
       default:
-        return block.down;
+        return mlp.down;
     }
   }
 
   WeightView& view_of(const TensorSlot& slot) {
     if (slot.role == TensorRole::kEmbedding) return weights_.embedding;
+    if (slot.role == TensorRole::kPositions) return weights_.positions;
     if (slot.role == TensorRole::kUnembedding) return weights_.unembedding;
     return linear_of(slot).w;
   }
 
-  std::vector<float>& vector_of(const TensorSlot& slot) {
+  NormWeights& norm_of(const TensorSlot& slot) {
     if (slot.role == TensorRole::kFinalNorm) return weights_.final_norm;
-    if (slot.role == TensorRole::kLn1) return weights_.blocks[static_cast<size_t>(slot.layer)].ln1;
-    if (slot.role == TensorRole::kLn2) return weights_.blocks[static_cast<size_t>(slot.layer)].ln2;
-    return linear_of(slot).bias;
+    BlockWeights& block = weights_.blocks[static_cast<size_t>(slot.layer)];
+    switch (slot.role) {
+      case TensorRole::kLn1:
+        return block.ln1;
+      case TensorRole::kLn2:
+        return block.ln2;
+      case TensorRole::kPostAttn:
+        return block.post_attn;
+      case TensorRole::kPostMlp:
+        return block.post_mlp;
+      case TensorRole::kQNorm:
+        return block.q_norm;
+      default:
+        return block.k_norm;
+    }
   }
 
   const ModelPlan& plan_;

@@ -44,7 +44,7 @@ TEST(Config, IsReadIntoAnArchitecture) {
   EXPECT_EQ(arch.d_mlp, 40);
   EXPECT_EQ(arch.vocab, 50);
   EXPECT_EQ(arch.context, 256);
-  EXPECT_FLOAT_EQ(arch.attention_scale, 1.0F / std::sqrt(6.0F));
+  EXPECT_FLOAT_EQ(arch.layers.at(0).attention_scale, 1.0F / std::sqrt(6.0F));
   EXPECT_EQ(arch.layers.size(), 3U);
   EXPECT_EQ(arch.to_json().at("d_mlp").as_int(), 40);
   EXPECT_EQ(model->name(), "saif_tiny_IsReadIntoAnArchitecture");
@@ -96,8 +96,8 @@ TEST(Config, BothSpellingsOfRotation) {
   EXPECT_EQ(a->architecture().layers[0].rope.scaling, "linear");
   EXPECT_EQ(a->architecture().layers[0].rope.theta, 500000.0);
 
-  v4.config["rope_scaling"] = Json::object({{"rope_type", "yarn"}, {"factor", 4.0}});
-  EXPECT_MENTIONS(refusal(v4), "\"yarn\" is not implemented");
+  v4.config["rope_scaling"] = Json::object({{"rope_type", "dynamic"}, {"factor", 4.0}});
+  EXPECT_MENTIONS(refusal(v4), "\"dynamic\" is not implemented");
   v4.config["rope_scaling"] = Json::object({{"type", "linear"}, {"factor", 4.0}, {"beta_fast", 32}});
   EXPECT_MENTIONS(refusal(v4), "unknown key \"beta_fast\"");
   v5.config["rope_theta"] = 10000.0;
@@ -113,6 +113,58 @@ TEST(Config, SlidingWindowOfMistralIsOnEveryLayer) {
   for (const LayerSpec& layer : model->architecture().layers) EXPECT_EQ(layer.window, 8);
   tiny.config["sliding_window"] = nullptr;
   EXPECT_EQ(load(tiny)->architecture().layers[0].window, 0);
+}
+
+TEST(Config, LayerTypesAreChecked) {
+  TinyModel tiny(3, true);
+  tiny.config["model_type"] = "qwen2";
+  tiny.config["architectures"] = Json::Array{"Qwen2ForCausalLM"};
+  for (const char* key : {"attention_bias", "mlp_bias"}) {
+    std::erase_if(tiny.config.members(), [&](const auto& member) { return member.first == key; });
+  }
+  std::erase_if(tiny.tensors, [](const auto& tensor) {
+    return tensor.first.ends_with("bias") &&
+           (tensor.first.find("o_proj") != std::string::npos || tensor.first.find("mlp") != std::string::npos);
+  });
+  EXPECT_EQ(load(tiny)->architecture().layers[2].window, 0);
+  tiny.config["use_sliding_window"] = true;
+  tiny.config["sliding_window"] = 8;
+  tiny.config["max_window_layers"] = 1;
+  EXPECT_EQ(load(tiny)->architecture().layers[0].window, 0);
+  EXPECT_EQ(load(tiny)->architecture().layers[2].window, 8);
+  tiny.config["layer_types"] = Json::Array{"sliding_attention", "full_attention", "full_attention"};
+  EXPECT_EQ(load(tiny)->architecture().layers[0].window, 8);
+  EXPECT_EQ(load(tiny)->architecture().layers[2].window, 0);
+  tiny.config["layer_types"] = Json::Array{"sliding_attention", "full_attention"};
+  EXPECT_MENTIONS(refusal(tiny), "a type for each of the 3 blocks");
+  tiny.config["layer_types"] = Json::Array{"sliding_attention", "full_attention", "linear_attention"};
+  EXPECT_MENTIONS(refusal(tiny), "linear_attention");
+}
+
+TEST(Rope, YarnKeepsFastPairsAndStretchesSlowOnes) {
+  RopeSpec spec;
+  spec.rotary_dim = 64;
+  const std::vector<double> plain = rope_frequencies(spec);
+  spec.scaling = "yarn";
+  spec.factor = 8;
+  spec.original_context = 2048;
+  const std::vector<double> scaled = rope_frequencies(spec);
+  EXPECT_EQ(scaled[0], plain[0]);
+  EXPECT_DOUBLE_EQ(scaled[31], plain[31] / 8);
+  for (size_t i = 1; i < plain.size(); ++i) EXPECT_LE(scaled[i] / plain[i], scaled[i - 1] / plain[i - 1] + 1e-12);
+}
+
+TEST(Rope, LongPromptsHaveRowsOfTheirOwn) {
+  RopeSpec spec;
+  spec.rotary_dim = 4;
+  spec.scaling = "longrope";
+  spec.frequency_divisors = {1, 2};
+  spec.long_divisors = {3, 4};
+  RopeCache cache(spec);
+  ASSERT_TRUE(cache.has_long());
+  const RopeTable table = cache.table(10);
+  EXPECT_EQ(table.cos(2 * 7, 0), static_cast<float>(std::cos(7.0)));
+  EXPECT_EQ(table.cos(2 * 7 + 1, 0), static_cast<float>(std::cos(7.0 / 3.0)));
 }
 
 TEST(Tensors, MissingUnknownAndMisshapen) {
@@ -134,7 +186,10 @@ TEST(Tensors, MissingUnknownAndMisshapen) {
   EXPECT_MENTIONS(refusal(integers), "lm_head.weight is stored as I32");
   TinyModel bias;
   bias.tensors.emplace("model.layers.0.self_attn.q_proj.bias", Tensor::zeros(DType::kF32, {24}));
-  EXPECT_MENTIONS(refusal(bias), "\"attention_bias\"");
+  EXPECT_MENTIONS(refusal(bias), "announces no such bias");
+  TinyModel announced;
+  announced.config["attention_bias"] = true;
+  EXPECT_MENTIONS(refusal(announced), "self_attn.q_proj.bias is missing");
 }
 
 TEST(Tensors, IgnoredOnesAreNoted) {
@@ -181,7 +236,8 @@ TEST(Tensors, PairedRowsAreUndone) {
   const TensorSource source(SafetensorsFolder::open(path));
   ModelPlan plan;
   plan.arch = load(tiny)->architecture();
-  plan.tensors = {{TensorRole::kQ, 0, "q", true}, {TensorRole::kQBias, 0, "bias", true}};
+  plan.tensors = {{TensorRole::kQ, 0, "q"}, {TensorRole::kQ, 0, "bias", true}};
+  for (TensorSlot& slot : plan.tensors) slot.paired_rows = true;
   std::vector<std::string> notes;
   for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
     const ModelWeights weights = bind_weights(plan, source, {compute, DType::kF32}, notes);
@@ -202,13 +258,14 @@ TEST(Tensors, PairedRowsAreUndone) {
 TEST(Rope, Llama3ScalingAndDivisors) {
   RopeSpec spec;
   spec.theta = 500000;
-  const std::vector<double> plain = rope_frequencies(spec, 128);
+  spec.rotary_dim = 128;
+  const std::vector<double> plain = rope_frequencies(spec);
   spec.scaling = "llama3";
   spec.factor = 8;
   spec.low_freq_factor = 1;
   spec.high_freq_factor = 4;
   spec.original_context = 8192;
-  const std::vector<double> scaled = rope_frequencies(spec, 128);
+  const std::vector<double> scaled = rope_frequencies(spec);
   EXPECT_EQ(scaled[0], plain[0]);                 // a short wave
   EXPECT_DOUBLE_EQ(scaled[63], plain[63] / 8.0);  // a long one
   // Pair 32: wavelength 2 pi sqrt(500000) = 4442.9, between 8192 / 4 and 8192.
@@ -216,15 +273,18 @@ TEST(Rope, Llama3ScalingAndDivisors) {
   EXPECT_NEAR(scaled[32] / plain[32], smooth + (1 - smooth) / 8, 1e-12);
   RopeSpec divided;
   divided.theta = 500000;
+  divided.rotary_dim = 128;
   for (size_t i = 0; i < plain.size(); ++i) {
     divided.frequency_divisors.push_back(static_cast<float>(plain[i] / scaled[i]));
   }
-  const std::vector<double> by_divisors = rope_frequencies(divided, 128);
+  const std::vector<double> by_divisors = rope_frequencies(divided);
   for (size_t i = 0; i < plain.size(); ++i) EXPECT_NEAR(by_divisors[i] / scaled[i], 1, 1e-6);
 }
 
 TEST(Rope, TablesGrowAndKeepTheirValues) {
-  RopeCache cache({}, 8);
+  RopeSpec spec;
+  spec.rotary_dim = 8;
+  RopeCache cache(spec);
   const float before = cache.table(10).cos(7, 1);
   const RopeTable grown = cache.table(5000);
   EXPECT_GE(grown.cos.rows(), 5000);

@@ -5,30 +5,10 @@
 #include <algorithm>
 
 #include "base/check.h"
-#include "model/loaded_model.h"
-#include "model/rope.h"
+#include "model/forward_impl.h"
 
 namespace saif {
 namespace {
-
-// Rows whose hidden activations of the MLP are computed at a time, so that they stay in cache.
-constexpr int64_t kMlpRows = 512;
-
-// Memory of a value that is written anew in each block; grows, never shrinks.
-class Buffer {
- public:
-  Mat<float> take(int64_t rows, int64_t cols) {
-    if (rows * cols > size_) {
-      memory_ = Tensor(DType::kF32, {rows * cols});
-      size_ = rows * cols;
-    }
-    return {memory_.as<float>(), rows, cols};
-  }
-
- private:
-  Tensor memory_;
-  int64_t size_ = 0;
-};
 
 Activation activation_of(const std::string& name) {
   if (name == "silu") return Activation::kSilu;
@@ -39,75 +19,6 @@ Activation activation_of(const std::string& name) {
 }
 
 }  // namespace
-
-struct Forward::Impl {
-  explicit Impl(std::shared_ptr<const Model> loaded);
-
-  Mat<float> run(ForwardBatch& batch);
-
- private:
-  // Whether somebody looks at a site or changes it; asked once per site and call.
-  struct Tap {
-    Site site;
-    bool observed = false, edited = false;
-    explicit operator bool() const { return observed || edited; }
-  };
-  Tap ask(SiteKind kind, int layer = -1) const;
-  void show(const Tap& tap, Mat<float> values);
-
-  void begin(ForwardBatch& batch);
-  Mat<float> embed();
-  Mat<float> block(int layer, Mat<float> x);
-  void attend(int layer, Mat<float> q, Mat<float> z);
-  void show_pattern(const Tap& tap, const AttentionShape& shape, Mat<float> q, Mat<float> z);
-  void mlp(int layer, Mat<float> x);
-  void mlp_in_pieces(const BlockWeights& w, Mat<float> x);
-  void project(Mat<const float> x, const LinearWeights& w, const Tap& tap, Mat<float> residual);
-  Mat<float> logits(Mat<float> x);
-
-  void store(int layer, Mat<const float> k, Mat<const float> v);
-  void keep_rows();
-  Mat<float> gather(Mat<float> x, Buffer& to) const;
-  Mat<float> norm(Mat<const float> x, const std::vector<float>& weight, Mat<float> y);
-  void linear(Mat<const float> x, std::initializer_list<LinearPart> parts);
-  static LinearPart part(const LinearWeights& w, Mat<float> y, bool accumulate = false) {
-    return {w.w, w.bias_data(), y, accumulate};
-  }
-  RopeTable rope_table(int layer, int64_t n_positions);
-  void release(int layer);
-
- public:
-  const std::shared_ptr<const Model> owner;
-  const LoadedModel& model;
-  const Architecture& arch;
-  const ModelWeights& weights;
-  const Activation activation;
-  const std::unique_ptr<Backend> backend;
-
- private:
-  std::vector<RopeCache> rope_caches_;
-  std::vector<size_t> rope_of_layer_;
-
-  // Consecutive rows of one sequence, as attention sees them.
-  struct Run {
-    const ForwardRun* from = nullptr;
-    int64_t row = 0, n_rows = 0, position = 0;
-    int64_t at = 0;  // of the first row, in tokens from the begin of the chain's last segment
-  };
-  // State of the current call.
-  ForwardBatch* batch_ = nullptr;
-  std::vector<Run> runs_;           // of all rows, then of the kept ones
-  std::vector<RowInfo> kept_info_;  // of kept rows
-  std::span<const RowInfo> rows_;   // of the rows that exist now
-  std::vector<int32_t> positions_;  // of all rows, then of the kept ones
-  int64_t max_keys_ = 0;
-
-  std::vector<KvView> views_;
-  std::vector<AttentionRun> attention_runs_;
-  std::vector<KvRun> kv_runs_;
-  Buffer residual_, kept_residual_, normed_, kept_normed_, q_, k_, v_, z_, gate_, up_, out_, logits_, pattern_, padded_,
-      applied_;
-};
 
 Forward::Impl::Impl(std::shared_ptr<const Model> loaded)
     : owner(std::move(loaded)),
@@ -127,7 +38,7 @@ Forward::Impl::Impl(std::shared_ptr<const Model> loaded)
     rope_of_layer_.push_back(static_cast<size_t>(it - distinct.begin()));
     if (it != distinct.end()) continue;
     distinct.push_back(&layer.rope);
-    rope_caches_.emplace_back(layer.rope, arch.d_head);
+    rope_caches_.emplace_back(layer.rope);
   }
 }
 
@@ -145,6 +56,12 @@ Mat<float> Forward::Impl::embed() {
   const Mat<float> x = residual_.take(static_cast<int64_t>(rows_.size()), arch.d_model);
   backend->embed(weights.embedding, batch_->tokens, arch.embed_scale, x);
   show(ask(SiteKind::kEmbed), x);
+  if (arch.learned_positions) {
+    const Mat<float> positions = out_.take(x.rows(), arch.d_model);
+    backend->embed(weights.positions, positions_, 1.0F, positions);
+    show(ask(SiteKind::kPosEmbed), positions);
+    backend->add(positions, x);
+  }
   return x;
 }
 
@@ -152,8 +69,11 @@ Mat<float> Forward::Impl::block(int layer, Mat<float> x) {
   const BlockWeights& w = weights.blocks[static_cast<size_t>(layer)];
   const int64_t rows = x.rows(), d_queries = arch.n_heads * arch.d_head, d_keys = arch.n_kv_heads * arch.d_head;
   show(ask(SiteKind::kResidPre, layer), x);
-  Mat<float> h = norm(x, w.ln1, normed_.take(rows, arch.d_model));
-  show(ask(SiteKind::kLn1, layer), h);
+  Mat<float> h = x;
+  if (arch.pre_norms) {
+    h = norm(x, w.ln1, normed_.take(rows, arch.d_model));
+    show(ask(SiteKind::kLn1, layer), h);
+  }
 
   // Rows that nobody keeps end in the last block with their keys and values.
   const bool last = layer == batch_->last_layer && !batch_->all_rows;
@@ -169,8 +89,8 @@ Mat<float> Forward::Impl::block(int layer, Mat<float> x) {
   }
   show(ask(SiteKind::kK, layer), k);
   show(ask(SiteKind::kV, layer), v);
-  const RopeTable table = rope_table(layer, max_keys_);
-  backend->rope(k, arch.d_head, positions_, table);
+  norm_heads(w.k_norm, k);
+  rotate(layer, k);
   store(layer, k, v);
   if (last) {
     x = gather(x, kept_residual_);
@@ -187,57 +107,22 @@ Mat<float> Forward::Impl::block(int layer, Mat<float> x) {
       q = kept;
     }
   }
-  backend->rope(q, arch.d_head, positions_, table);
+  norm_heads(w.q_norm, q);
+  rotate(layer, q);
 
   const Mat<float> z = z_.take(x.rows(), d_queries);
   attend(layer, q, z);
   show(ask(SiteKind::kZ, layer), z);
-  project(z, w.o, ask(SiteKind::kAttnOut, layer), x);
-  show(ask(SiteKind::kResidMid, layer), x);
-  mlp(layer, x);
+  Mat<float> beside;  // what the MLP of a parallel block reads: rows that attention has not changed
+  if (arch.parallel_block) {
+    beside = arch.shared_norm ? h : norm(x, w.ln2, beside_.take(x.rows(), arch.d_model));
+    if (!arch.shared_norm) show(ask(SiteKind::kLn2, layer), beside);
+  }
+  project(z, w.o, w.post_attn, ask(SiteKind::kAttnOut, layer), x);
+  if (!arch.parallel_block) show(ask(SiteKind::kResidMid, layer), x);
+  mlp(layer, x, beside);
   show(ask(SiteKind::kResidPost, layer), x);
   return x;
-}
-
-void Forward::Impl::mlp(int layer, Mat<float> x) {
-  const BlockWeights& w = weights.blocks[static_cast<size_t>(layer)];
-  const Tap tap_in = ask(SiteKind::kLn2, layer), tap_pre = ask(SiteKind::kMlpPre, layer);
-  const Tap tap_post = ask(SiteKind::kMlpPost, layer), tap_out = ask(SiteKind::kMlpOut, layer);
-  if (!tap_in && !tap_pre && !tap_post && !tap_out) {
-    mlp_in_pieces(w, x);
-    return;
-  }
-  const Mat<float> h = norm(x, w.ln2, normed_.take(x.rows(), arch.d_model));
-  show(tap_in, h);
-  const Mat<float> gate = gate_.take(x.rows(), arch.d_mlp), up = up_.take(x.rows(), arch.d_mlp);
-  linear(h, {part(w.gate, gate), part(w.up, up)});
-  show(tap_pre, gate);
-  backend->glu(activation, gate, up, gate);
-  show(tap_post, gate);
-  project(gate, w.down, tap_out, x);
-}
-
-void Forward::Impl::mlp_in_pieces(const BlockWeights& w, Mat<float> x) {
-  for (int64_t first = 0; first < x.rows(); first += kMlpRows) {
-    const Mat<float> piece = x.rows_range(first, std::min(x.rows(), first + kMlpRows));
-    const Mat<float> h = norm(piece, w.ln2, normed_.take(piece.rows(), arch.d_model));
-    const Mat<float> gate = gate_.take(piece.rows(), arch.d_mlp), up = up_.take(piece.rows(), arch.d_mlp);
-    linear(h, {part(w.gate, gate), part(w.up, up)});
-    backend->glu(activation, gate, up, gate);
-    linear(gate, {part(w.down, piece, true)});
-  }
-}
-
-// residual += x w^T + bias. In one step when nobody wants the summand.
-void Forward::Impl::project(Mat<const float> x, const LinearWeights& w, const Tap& tap, Mat<float> residual) {
-  if (!tap) {
-    linear(x, {part(w, residual, true)});
-    return;
-  }
-  const Mat<float> out = out_.take(x.rows(), arch.d_model);
-  linear(x, {part(w, out)});
-  show(tap, out);
-  backend->add(out, residual);
 }
 
 // The final norm and logits of the kept rows.
@@ -249,7 +134,9 @@ Mat<float> Forward::Impl::logits(Mat<float> x) {
   show(tap_norm, h);
   if (!batch_->logits && !tap_logits) return {};
   const Mat<float> out = logits_.take(x.rows(), arch.vocab);
-  linear(h, {{weights.unembedding, nullptr, out, false}});
+  const float* bias = weights.unembedding_bias.empty() ? nullptr : weights.unembedding_bias.data();
+  linear(h, {{weights.unembedding, bias, out, false}});
+  if (arch.logit_scale != 1.0F) multiply(out, arch.logit_scale);
   if (arch.logit_softcap > 0) backend->softcap(arch.logit_softcap, out);
   show(tap_logits, out);
   return batch_->logits ? out : Mat<float>();
@@ -274,9 +161,9 @@ void Forward::Impl::attend(int layer, Mat<float> q, Mat<float> z) {
     attention_runs_.push_back({run.row, run.n_rows, run.position, {views_.data() + first, n}});
     first += n;
   }
-  const AttentionShape shape{
-      arch.n_heads,         arch.n_kv_heads,        arch.d_head,
-      arch.attention_scale, arch.attention_softcap, arch.layers[static_cast<size_t>(layer)].window};
+  const LayerSpec& spec = arch.layers[static_cast<size_t>(layer)];
+  const AttentionShape shape{arch.n_heads,         arch.n_kv_heads,        arch.d_head,
+                             spec.attention_scale, arch.attention_softcap, spec.window};
   const Tap tap = ask(SiteKind::kPattern, layer);
   backend->attention(q, attention_runs_, shape, z);
   if (tap) show_pattern(tap, shape, q, z);
@@ -341,6 +228,7 @@ void Forward::Impl::begin(ForwardBatch& batch) {
   rows_ = batch.rows;
   runs_.clear();
   positions_.clear();
+  rope_rows_.clear();
   max_keys_ = 0;
   int64_t row = 0;
   for (const ForwardRun& run : batch.runs) {
@@ -354,9 +242,10 @@ void Forward::Impl::begin(ForwardBatch& batch) {
       SAIF_CHECK(i == 0 ? start == 0 : start <= reached && start >= run.chain[i - 1]->begin(),
                  "forward: a gap in a KV chain before position " + std::to_string(start));
     }
-    runs_.push_back({&run, row, run.n_rows, run.position, own.length()});
+    const bool is_long = rope_context_ > 0 && (run.long_prompt || run.position + run.n_rows > rope_context_);
+    runs_.push_back({&run, row, run.n_rows, run.position, own.length(), is_long});
     own.grow_to(own.length() + run.n_rows);
-    for (int64_t i = 0; i < run.n_rows; ++i) positions_.push_back(static_cast<int32_t>(run.position + i));
+    for (int64_t i = 0; i < run.n_rows; ++i) place(run.position + i, is_long);
     row += run.n_rows;
     max_keys_ = std::max(max_keys_, run.position + run.n_rows);
   }
@@ -374,6 +263,7 @@ void Forward::Impl::keep_rows() {
   const std::vector<int32_t> all_positions = positions_;
   runs_.clear();
   positions_.clear();
+  rope_rows_.clear();
   kept_info_.clear();
   max_keys_ = 0;
   size_t of = 0;
@@ -386,9 +276,9 @@ void Forward::Impl::keep_rows() {
     if (continues) {
       ++runs_.back().n_rows;
     } else {
-      runs_.push_back({all[of].from, kept, 1, position, 0});
+      runs_.push_back({all[of].from, kept, 1, position, 0, all[of].is_long});
     }
-    positions_.push_back(static_cast<int32_t>(position));
+    place(position, all[of].is_long);
     kept_info_.push_back(batch_->rows[static_cast<size_t>(row)]);
     max_keys_ = std::max(max_keys_, position + 1);
   }
@@ -404,17 +294,19 @@ Mat<float> Forward::Impl::gather(Mat<float> x, Buffer& to) const {
   return out;
 }
 
-Mat<float> Forward::Impl::norm(Mat<const float> x, const std::vector<float>& weight, Mat<float> y) {
-  backend->rms_norm(x, weight.data(), arch.norm_offset, arch.norm_eps, y);
-  return y;
+void Forward::Impl::place(int64_t position, bool is_long) {
+  positions_.push_back(static_cast<int32_t>(position));
+  rope_rows_.push_back(static_cast<int32_t>(rope_context_ > 0 ? 2 * position + is_long : position));
+}
+
+void Forward::Impl::rotate(int layer, Mat<float> x) {
+  if (arch.layers[static_cast<size_t>(layer)].rope.rotary_dim == 0) return;
+  RopeCache& cache = rope_caches_[rope_of_layer_[static_cast<size_t>(layer)]];
+  backend->rope(x, arch.d_head, rope_rows_, cache.table(max_keys_));
 }
 
 void Forward::Impl::linear(Mat<const float> x, std::initializer_list<LinearPart> parts) {
   backend->linear(x, {parts.begin(), parts.size()}, model.compute());
-}
-
-RopeTable Forward::Impl::rope_table(int layer, int64_t n_positions) {
-  return rope_caches_[rope_of_layer_[static_cast<size_t>(layer)]].table(n_positions);
 }
 
 void Forward::Impl::release(int layer) {

@@ -41,6 +41,8 @@ class KvSegment {
 struct ForwardRun {
   int64_t row = 0, n_rows = 0, position = 0;
   std::vector<KvSegment*> chain;
+  // The prompt reaches beyond Architecture::rope_context(); a run that does so itself needs no flag.
+  bool long_prompt = false;
 };
 
 struct ForwardBatch {

@@ -65,7 +65,7 @@ class Dense {
     return y;
   }
   void rotate(Rows& x, const RopeSpec& rope) const {
-    const std::vector<double> frequencies = rope_frequencies(rope, arch_.d_head);
+    const std::vector<double> frequencies = rope_frequencies(rope);
     const size_t half = frequencies.size(), width = 2 * half;
     for (size_t p = 0; p < x.size(); ++p) {
       for (size_t h = 0; h < x[p].size(); h += width) {

@@ -62,11 +62,15 @@ void LoadedModel::unembed(Mat<const float> x, bool apply_norm, Mat<float> out) c
   Tensor normed;
   if (apply_norm) {
     normed = Tensor(DType::kF32, {x.rows(), x.cols()});
-    backend_->rms_norm(x, parts_.weights.final_norm.data(), arch.norm_offset, arch.norm_eps, normed.f32());
+    norm_rows(*backend_, arch, parts_.weights.final_norm, x, normed.f32());
     x = normed.f32();
   }
-  const LinearPart part{parts_.weights.unembedding, nullptr, out, false};
+  const std::vector<float>& bias = parts_.weights.unembedding_bias;
+  const LinearPart part{parts_.weights.unembedding, bias.empty() ? nullptr : bias.data(), out, false};
   backend_->linear(x, {&part, 1}, parts_.compute);
+  for (int64_t r = 0; arch.logit_scale != 1.0F && r < out.rows(); ++r) {
+    for (float& v : out.row_span(r)) v *= arch.logit_scale;
+  }
   if (arch.logit_softcap > 0) backend_->softcap(arch.logit_softcap, out);
 }
 

@@ -17,6 +17,9 @@ namespace saif {
 
 using BackendFactory = std::function<std::unique_ptr<Backend>()>;
 
+// y = the architecture's norm of rows x; y may be x.
+void norm_rows(Backend& backend, const Architecture& arch, const NormWeights& w, Mat<const float> x, Mat<float> y);
+
 class LoadedModel final : public Model {
  public:
   struct Parts {

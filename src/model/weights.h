@@ -15,17 +15,34 @@ struct LinearWeights {
   const float* bias_data() const { return bias.empty() ? nullptr : bias.data(); }
 };
 
+struct NormWeights {
+  std::vector<float> weight, bias;  // [width]; bias empty where there is none
+  bool present() const { return !weight.empty(); }
+};
+
+struct MlpWeights {
+  LinearWeights gate, up, down;  // up is empty where the MLP has no gate: then gate is its only inner matrix
+};
+
 struct BlockWeights {
-  std::vector<float> ln1, ln2;  // [d_model]
-  LinearWeights q, k, v, o, gate, up, down;
+  NormWeights ln1, ln2;             // [d_model]; absent where a family norms only what a block adds
+  NormWeights post_attn, post_mlp;  // [d_model], of what attention and MLP add; absent in most families
+  // Of each head's query and key [d_head], or of all heads side by side; absent in most families.
+  NormWeights q_norm, k_norm;
+  LinearWeights q, k, v, o;
+  MlpWeights mlp;
+  LinearWeights router;             // [n_experts, d_model]
+  std::vector<MlpWeights> experts;  // where the MLP is a mixture
 };
 
 struct ModelWeights {
   WeightView embedding;  // [vocab, d_model]
+  WeightView positions;  // [context, d_model] where learned
   std::vector<BlockWeights> blocks;
-  std::vector<float> final_norm;  // [d_model]
-  WeightView unembedding;         // [vocab, d_model]; the embedding where tied
-  std::vector<Tensor> copies;     // what could not be used in place
+  NormWeights final_norm;               // [d_model]
+  WeightView unembedding;               // [vocab, d_model]; the embedding where tied
+  std::vector<float> unembedding_bias;  // [vocab] or empty
+  std::vector<Tensor> copies;           // what could not be used in place
 };
 
 }  // namespace saif

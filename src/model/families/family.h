@@ -2,6 +2,7 @@
 // holds no arithmetic. To add one: a file that defines `const Family k...`, and a line in registry.cc.
 #pragma once
 
+#include <span>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -14,32 +15,44 @@ namespace saif {
 
 enum class TensorRole {
   kEmbedding,    // [vocab, d_model]
+  kPositions,    // [context, d_model]
   kUnembedding,  // [vocab, d_model]
-  kFinalNorm,    // [d_model]
-  kLn1,          // [d_model]
-  kLn2,          // [d_model]
-  kQ,            // [n_heads * d_head, d_model]
-  kK,            // [n_kv_heads * d_head, d_model]
-  kV,            // [n_kv_heads * d_head, d_model]
-  kO,            // [d_model, n_heads * d_head]
-  kGate,         // [d_mlp, d_model]
-  kUp,           // [d_mlp, d_model]
-  kDown,         // [d_model, d_mlp]
-  kQBias,        // the biases: as many as their matrix has rows
-  kKBias,
-  kVBias,
-  kOBias,
-  kGateBias,
-  kUpBias,
-  kDownBias,
+  kFinalNorm,    // [d_model], as the norms of a block
+  kLn1,
+  kLn2,
+  kPostAttn,
+  kPostMlp,
+  kQNorm,  // [TensorSlot::length]
+  kKNorm,
+  kQ,       // [n_heads * d_head, d_model]
+  kK,       // [n_kv_heads * d_head, d_model]
+  kV,       // [n_kv_heads * d_head, d_model]
+  kO,       // [d_model, n_heads * d_head]
+  kGate,    // [d_mlp, d_model], of an expert [d_expert, d_model]
+  kUp,      // the same
+  kDown,    // [d_model, d_mlp], of an expert [d_model, d_expert]
+  kRouter,  // [n_experts, d_model]
+};
+
+// Which rows of a stored matrix a role takes, where several share one: row r is row first + r / block * stride + r %
+// block of `total`. The default: all rows.
+struct RowSelection {
+  int64_t total = 0, first = 0;
+  int64_t block = 0, stride = 0;  // 0: consecutive rows
+  bool all() const { return total == 0; }
 };
 
 struct TensorSlot {
   TensorRole role;
   int layer = -1;
-  std::string name;  // in the checkpoint
+  std::string name;   // in the checkpoint
+  bool bias = false;  // the bias of the role's matrix or norm
   // The rows of each head are stored as pairs (0, d/2), (1, d/2 + 1), ...: undone when bound.
   bool paired_rows = false;
+  bool transposed = false;  // stored [in, out]; the selected rows are then columns
+  RowSelection rows = {};
+  int64_t length = 0;  // of a norm; 0: d_model
+  int expert = -1;
 };
 
 struct IgnoredTensors {
@@ -68,13 +81,56 @@ const Family& family_of_gguf(const std::string& architecture);
 
 // For family files.
 
-// Keys of every Transformers config that do not change a forward pass, and those that only one value is implemented of.
-void read_common_keys(ConfigReader& config);
+// Keys of every Transformers config that do not change a forward pass, and those that only one value is implemented of;
+// `architectures` must hold `class_name`.
+void read_common_keys(ConfigReader& config, std::string_view class_name);
+// hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size, vocab_size,
+// max_position_embeddings, tie_word_embeddings. The caller reads the norm's epsilon and the activation.
+void read_dimensions(ConfigReader& config, Architecture& arch);
 // Throws kBadFormat when the dimensions contradict each other or the tensors cannot be that many blocks.
 void check_dimensions(const std::string& source, const Architecture& arch, const TensorSource& tensors);
-// rope_theta, rope_scaling (Transformers 4) or rope_parameters (5).
-RopeSpec read_rope(ConfigReader& config);
+// rope_theta, rope_scaling, partial_rotary_factor (Transformers 4) or rope_parameters (5), of heads arch.d_head wide.
+struct RopeDefaults {
+  double theta = 10000.0, partial = 1.0;
+};
+RopeSpec read_rope(ConfigReader& config, const Architecture& arch, RopeDefaults defaults = {});
+// An object of rope_parameters; `source` names it in messages.
+RopeSpec read_rope_parameters(ConfigReader& parameters, const Architecture& arch, RopeDefaults defaults = {});
+// All blocks alike, attention scaled by 1 / sqrt(d_head).
+void set_layers(Architecture& arch, const RopeSpec& rope, int64_t window = 0);
+// layer_types where present (each sliding_attention or full_attention), else `is_local`: sets the blocks' windows.
+void read_layer_types(ConfigReader& config, Architecture& arch, int64_t window,
+                      bool (*is_local)(int64_t layer, int64_t n), int64_t n);
 // The name in Architecture::activation of a Transformers activation; throws kUnsupported.
 std::string read_activation(ConfigReader& config, std::string_view key);
+
+// Tensors NAME.weight and NAME.bias.
+enum class Bias { kNone, kRequired, kIfPresent };
+struct NamedRole {
+  std::string name;  // within a block: between its prefix and ".weight"
+  TensorRole role;
+  Bias bias = Bias::kNone;
+  bool paired_rows = false;
+  RowSelection rows = {};
+  int64_t length = 0;
+  int expert = -1;
+  bool transposed = false;
+};
+void add_tensors(ModelPlan& plan, const TensorSource& tensors, int layer, const std::string& prefix,
+                 std::span<const NamedRole> roles);
+// Names of Transformers' model: embed_tokens, norm, lm_head (absent where tied), rotary_emb.inv_freq.
+void add_outer_tensors(ModelPlan& plan, const TensorSource& tensors, Bias norm_bias = Bias::kNone);
+// q, k, v stacked: rows of [n_heads * d_head], then twice [n_kv_heads * d_head].
+std::vector<NamedRole> stacked_qkv(const Architecture& arch, const std::string& name, Bias bias,
+                                   bool transposed = false);
+
+// GGUF: embedding_length, block_count, attention.head_count, ... ; vocab from the embedding; scale 1 / sqrt(d_head).
+void read_gguf_dimensions(ConfigReader& config, Architecture& arch, const TensorSource& tensors);
+// rope.freq_base, rope.scaling.*, rope.dimension_count, rope_freqs.weight.
+RopeSpec read_gguf_rope(ConfigReader& config, ModelPlan& plan, const TensorSource& tensors);
+// token_embd, output_norm, output (absent where tied).
+void add_gguf_outer_tensors(ModelPlan& plan, const TensorSource& tensors, Bias norm_bias = Bias::kNone);
+// attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down (biases where present), attn_norm, ffn_norm.
+std::vector<NamedRole> gguf_block_roles(bool paired_rows);
 
 }  // namespace saif

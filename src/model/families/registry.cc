@@ -5,12 +5,14 @@
 
 namespace saif {
 
-extern const Family kLlamaFamily;
+extern const Family kLlamaFamily, kQwenFamily, kGemmaFamily, kPhi3Family, kGpt2Family, kGptNeoxFamily, kOlmo2Family,
+    kStableLmFamily, kMixtralFamily;
 
 namespace {
 
 const std::array kFamilies = {
-    &kLlamaFamily,
+    &kLlamaFamily,   &kQwenFamily,  &kGemmaFamily,    &kPhi3Family,    &kGpt2Family,
+    &kGptNeoxFamily, &kOlmo2Family, &kStableLmFamily, &kMixtralFamily,
 };
 
 [[noreturn]] void unknown(const std::string& kind, const std::string& found, const std::string& known) {
