@@ -15,9 +15,9 @@
 #include <vector>
 
 #include "base/file.h"
-#include "tensor/ggml_types.h"
 #include "saif/error.h"
 #include "saif/tensor.h"
+#include "tensor/ggml_types.h"
 
 namespace saif {
 
