@@ -7,6 +7,9 @@ target_compile_definitions(saif_data PRIVATE "SAIF_SOURCE_DATA_DIR=\"${CMAKE_SOU
 # Tokenizers and chat templates behind src/text/hf.cc, language identification behind src/text/language.cc.
 include(cmake/rust.cmake)
 target_link_libraries(saif_text PRIVATE saif_rust)
+# SentencePiece: src/text/sentencepiece.cc.
+find_library(SAIF_SENTENCEPIECE sentencepiece REQUIRED)
+target_link_libraries(saif_text PRIVATE ${SAIF_SENTENCEPIECE})
 # Highway: src/kernels/cpu. A contracted a * b + c would differ between two inlinings of one expression; the kernels
 # promise equal bits and name their fused operations themselves.
 find_package(hwy REQUIRED)

@@ -130,8 +130,7 @@ TEST(Tokenizer, NamesWhatIsMissingOrBroken) {
   const auto load = [&] { Tokenizer::load(folder.path()); };
   EXPECT_NE(message_of([] { Tokenizer::load("/nowhere/at/all"); }).find("/nowhere/at/all"), std::string::npos);
   EXPECT_NE(message_of(load).find("tokenizer.json: no such file"), std::string::npos);
-  folder.write("tokenizer.model", "x");
-  EXPECT_NE(message_of(load).find("save_pretrained"), std::string::npos);
+  EXPECT_NE(message_of(load).find("tokenizer.model"), std::string::npos);
   for (const char* broken :
        {"", "{", "{}", "[]", "null", R"({"model": {"type": "BPE"}})", "\xFF\xFE",
         R"({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}})",

@@ -3,7 +3,6 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <cstring>
 #include <deque>
 #include <sstream>
 #include <unordered_map>
@@ -11,7 +10,8 @@
 #include "base/file.h"
 #include "saif/json.h"
 #include "support/paths.h"
-#include "text/gguf_tokenizer.h"
+#include "text/sentencepiece.h"
+#include "text/tokenizer_data.h"
 #include "text/utf8.h"
 
 namespace saif {
@@ -21,7 +21,7 @@ using Ids = std::vector<int32_t>;
 
 // Owns the texts that the data points into.
 struct Vocabulary {
-  GgufTokenizerData data;
+  TokenizerData data;
   std::deque<std::string> texts;
   std::string_view keep(std::string text) { return texts.emplace_back(std::move(text)); }
 };
@@ -58,66 +58,19 @@ TEST(Vectors, Gpt2) {
   std::string line;
   std::getline(merges, line);  // #version
   while (std::getline(merges, line)) vocabulary.data.merges.push_back(vocabulary.keep(line));
-  expect_vectors(*make_tokenizer(parts_of_gguf(vocabulary.data, "gpt2")), "gpt-2");
-}
-
-// One field of a protocol buffer.
-struct Field {
-  uint64_t number = 0, value = 0;
-  std::string_view bytes;
-};
-
-uint64_t varint(std::string_view* in) {
-  uint64_t value = 0;
-  for (int shift = 0;; shift += 7) {
-    const auto byte = static_cast<unsigned char>(in->at(0));
-    in->remove_prefix(1);
-    value |= static_cast<uint64_t>(byte & 0x7F) << shift;
-    if (byte < 0x80) return value;
-  }
-}
-
-Field next_field(std::string_view* in) {
-  const uint64_t tag = varint(in);
-  Field field{tag >> 3, 0, {}};
-  const uint64_t kind = tag & 7;
-  if (kind == 0) {
-    field.value = varint(in);
-    return field;
-  }
-  const size_t size = kind == 5 ? 4 : kind == 1 ? 8 : varint(in);
-  field.bytes = in->substr(0, size);
-  in->remove_prefix(size);
-  return field;
+  expect_vectors(*make_tokenizer(parts_of(vocabulary.data, "gpt2")), "gpt-2");
 }
 
 TEST(Vectors, Llama2) {
   SAIF_REQUIRE_SHARED("data/tokenizers");
-  const std::string model = read_file(test::shared_dir("data/tokenizers/llama2/tokenizer.model"));
-  Vocabulary vocabulary;
-  GgufTokenizerData& data = vocabulary.data;
-  data.model = "llama";
-  data.unk_id = 0;
-  data.bos_id = 1;
-  data.eos_id = 2;
-  for (std::string_view rest = model; !rest.empty();) {
-    const Field piece = next_field(&rest);
-    if (piece.number != 1) continue;
-    float score = 0;
-    uint64_t type = 1;
-    std::string_view text;
-    for (std::string_view inside = piece.bytes; !inside.empty();) {
-      const Field field = next_field(&inside);
-      if (field.number == 1) text = field.bytes;
-      if (field.number == 2) std::memcpy(&score, field.bytes.data(), sizeof(score));
-      if (field.number == 3) type = field.value;
-    }
-    data.tokens.push_back(text);
-    data.scores.push_back(score);
-    data.types.push_back(static_cast<GgufTokenType>(type));  // SentencePiece numbers them as GGUF does
-  }
+  const std::string path = test::shared_dir("data/tokenizers/llama2/tokenizer.model");
+  const TokenizerData data = read_sentencepiece(read_file(path), path);
   ASSERT_EQ(data.tokens.size(), 32000u);
-  const auto tokenizer = make_tokenizer(parts_of_gguf(data, "llama2"));
+  EXPECT_EQ(data.unk_id, 0);
+  EXPECT_EQ(data.bos_id, 1);
+  EXPECT_EQ(data.eos_id, 2);
+  EXPECT_FALSE(data.pad_id);
+  const auto tokenizer = make_tokenizer(parts_of(data, path));
   expect_vectors(*tokenizer, "llama-spm");
   expect_vectors(*tokenizer, "phi-3");  // the same pieces
   EXPECT_EQ(tokenizer->encode("Hello", {}), (Ids{1, 15043}));
@@ -174,37 +127,37 @@ TEST(Vectors, Llama3) {
     }
   }
   vocabulary.data.tokens.push_back("<|begin_of_text|>");
-  vocabulary.data.types.assign(128000, GgufTokenType::kNormal);
-  vocabulary.data.types.push_back(GgufTokenType::kControl);
+  vocabulary.data.types.assign(128000, TokenType::kNormal);
+  vocabulary.data.types.push_back(TokenType::kControl);
   vocabulary.data.bos_id = 128000;
-  const auto tokenizer = make_tokenizer(parts_of_gguf(vocabulary.data, "llama3"));
+  const auto tokenizer = make_tokenizer(parts_of(vocabulary.data, "llama3"));
   expect_vectors(*tokenizer, "llama-bpe");
   EXPECT_EQ(tokenizer->encode("Hello", {}), (Ids{128000, 9906}));
 }
 
 TEST(Gguf, NamesWhatIsMissingOrUnsupported) {
-  const auto message = [](const GgufTokenizerData& data) -> std::string {
+  const auto message = [](const TokenizerData& data) -> std::string {
     try {
-      make_tokenizer(parts_of_gguf(data, "x.gguf"));
+      make_tokenizer(parts_of(data, "x.gguf"));
     } catch (const Error& error) {
       return error.what();
     }
     return "";
   };
-  const auto expect = [&](const GgufTokenizerData& data, const std::string& words) {
+  const auto expect = [&](const TokenizerData& data, const std::string& words) {
     const std::string text = message(data);
     EXPECT_NE(text.find(words), std::string::npos) << text;
     EXPECT_TRUE(text.starts_with("x.gguf: ")) << text;
   };
-  GgufTokenizerData good;
+  TokenizerData good;
   good.model = "gpt2";
   good.pre = "gpt-2";
   good.tokens = {"a", "b", "ab", "ab"};  // the second "ab" is out of reach
   good.merges = {"a b"};
   EXPECT_EQ(message(good), "");
-  EXPECT_EQ(make_tokenizer(parts_of_gguf(good, "x.gguf"))->encode("ab", {}), Ids{2});
+  EXPECT_EQ(make_tokenizer(parts_of(good, "x.gguf"))->encode("ab", {}), Ids{2});
   const auto with = [&](auto change) {
-    GgufTokenizerData data = good;
+    TokenizerData data = good;
     change(data);
     return data;
   };
@@ -215,7 +168,7 @@ TEST(Gguf, NamesWhatIsMissingOrUnsupported) {
   expect(with([](auto& d) { d.merges.clear(); }), "merges is missing");
   expect(with([](auto& d) { d.merges = {"ab"}; }), "merges[0]");
   expect(with([](auto& d) { d.merges = {"a c"}; }), "c");
-  expect(with([](auto& d) { d.types = {GgufTokenType::kNormal}; }), "token_type has 1 elements");
+  expect(with([](auto& d) { d.types = {TokenType::kNormal}; }), "token_type has 1 elements");
   expect(with([](auto& d) { d.bos_id = 9; }), "bos_token_id is 9");
   expect(with([](auto& d) { d.add_bos = true; }), "bos_token_id is missing");
   expect(with([](auto& d) { d.model = "llama"; }), "scores has 0 elements");
