@@ -7,7 +7,7 @@
 
 // Exported by the library, declared in a header that it does not install.
 namespace sentencepiece::logging {
-void SetMinLogLevel(int level);
+void SetMinLogLevel(int level);  // NOLINT(readability-identifier-naming)
 }
 
 namespace saif {
@@ -124,6 +124,16 @@ Specs read_specs(std::string_view bytes) {
   return specs;
 }
 
+// Texts of the file go into messages of one line.
+std::string printable(std::string_view text) {
+  std::string out(text);
+  for (char& c : out) {
+    if (static_cast<unsigned char>(c) < 0x20 || static_cast<unsigned char>(c) >= 0x7F)
+      c = '?';  // bytes beyond ASCII as well
+  }
+  return out;
+}
+
 void require_supported(const Specs& specs, const std::string& source) {
   const auto refuse = [&](const std::string& found) {
     throw Error(Errc::kUnsupported, source + ": " + found + kConvert);
@@ -134,7 +144,7 @@ void require_supported(const Specs& specs, const std::string& source) {
     refuse("its model type is " + (name.empty() ? std::to_string(specs.model_type) : name) + ", expected BPE");
   }
   if (specs.has_character_map) {
-    refuse("it normalizes text by the rule \"" + std::string(specs.normalizer_name) + "\", expected \"identity\"");
+    refuse("it normalizes text by the rule \"" + printable(specs.normalizer_name) + "\", expected \"identity\"");
   }
   if (specs.remove_extra_whitespaces) refuse("it removes extra whitespace, expected a model that keeps it");
   if (!specs.escape_whitespaces) refuse("it does not escape whitespace, expected a model that does");
@@ -161,7 +171,8 @@ TokenizerData read_sentencepiece(std::string_view bytes, const std::string& sour
   if (!status.ok() || static_cast<size_t>(processor.GetPieceSize()) != specs.types.size()) {
     std::string why = status.ok() ? "pieces are missing" : status.ToString();
     if (const size_t at = why.rfind("] "); at != std::string::npos) why.erase(0, at + 2);  // a place in the library
-    throw Error(Errc::kBadFormat, source + ": SentencePiece refuses the model: " + why + "; download the file again");
+    throw Error(Errc::kBadFormat,
+                source + ": SentencePiece refuses the model: " + printable(why) + "; download the file again");
   }
 
   TokenizerData data;

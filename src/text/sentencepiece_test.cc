@@ -63,7 +63,7 @@ const std::vector<std::string>& tricky_texts() {
       "\n",
       "\r\n one\r\n\r\ntwo",
       "\ttab\t\ttabs",
-      std::string("nul\0 and \x01\x02\x1F\x7F", 14),
+      std::string("nul\0 and \x01\x02\x1F\x7F", 13),
       "0123456789 1234.50 007",
       "<s>",
       "</s> text <s>inside</s>",
@@ -244,6 +244,7 @@ TEST(SentencePiece, NamesWhatItCannotConvert) {
   expect(pieces + piece("b", 0, 5) + kBpe + kIdentity, "unused");
   expect(pieces + piece("b", 0, 7) + kBpe + kIdentity, "not a whole SentencePiece model");
   expect(pieces + pieces + kBpe + kIdentity, "SentencePiece refuses the model");
+  expect(pieces + piece("b\n\xE3", 0, 6) + kBpe + kIdentity, "b??");            // no byte
   expect(piece("a", 0) + kBpe + kIdentity, "SentencePiece refuses the model");  // no unknown token
   expect(pieces + piece("", 0) + kBpe + kIdentity, "SentencePiece refuses the model");
   expect(pieces + piece("\xFF", 0) + kBpe + kIdentity, "tokens[4]: byte 0 is not UTF-8");
