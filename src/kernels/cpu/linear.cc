@@ -76,16 +76,35 @@ WeightTile widen(const WeightTile& tile, int64_t first, int64_t rows, Scratch& s
   return {wide, tile.dtype, rows, tile.in};
 }
 
-// A panel of blocks at a time, so that what was widened is multiplied from the nearest cache.
+// The kernel that reads the tile as it is stored.
+const BlockKernel* block_kernel(const LinearKernel& kernel, const WeightTile& tile) {
+  return tile.blocks && kernel.blocks != nullptr ? kernel.blocks(*tile.blocks) : nullptr;
+}
+
+LinearOutput outputs_from(const LinearOutput& out, int64_t first, int64_t cols) {
+  return {out.y + first, out.stride, cols, out.bias != nullptr ? out.bias + first : nullptr, out.accumulate};
+}
+
 void run_direct(const LinearKernel& kernel, const UnitRows& x, const WeightTile& tile, const LinearOutput& out,
                 Scratch& wide) {
   if (!tile.blocks) return kernel.direct(x, tile, out);
-  for (int64_t row = 0; row < tile.rows; row += kernel.lanes) {
-    const int64_t rows = std::min(kernel.lanes, tile.rows - row);
-    const LinearOutput part{out.y + row, out.stride, rows, out.bias != nullptr ? out.bias + row : nullptr,
-                            out.accumulate};
-    kernel.direct(x, widen(tile, row, rows, wide), part);
+  int64_t row = 0;
+  if (const BlockKernel* stored = block_kernel(kernel, tile)) {
+    WeightTile whole = tile;
+    row = whole.rows = tile.rows / kernel.lanes * kernel.lanes;
+    if (row > 0) stored->direct(x, whole, outputs_from(out, 0, row));
   }
+  // A panel at a time, so that what was widened is multiplied from the nearest cache.
+  for (; row < tile.rows; row += kernel.lanes) {
+    const int64_t rows = std::min(kernel.lanes, tile.rows - row);
+    kernel.direct(x, widen(tile, row, rows, wide), outputs_from(out, row, rows));
+  }
+}
+
+void pack_tile(const LinearKernel& kernel, const WeightTile& tile, int64_t n_units, uint32_t* packed, Scratch& wide) {
+  const BlockKernel* stored = tile.rows % kernel.lanes == 0 ? block_kernel(kernel, tile) : nullptr;
+  if (stored != nullptr) return stored->pack(tile, n_units, packed);
+  kernel.pack(widen(tile, 0, tile.rows, wide), n_units, packed);
 }
 
 void run_task(const Plan& plan, int64_t task, const uint32_t* units, TaskScratch& scratch) {
@@ -97,7 +116,7 @@ void run_task(const Plan& plan, int64_t task, const uint32_t* units, TaskScratch
                          part.bias != nullptr ? part.bias + block.first : nullptr, part.accumulate};
   if (plan.direct) return run_direct(plan.kernel, x, block.tile, out, scratch.wide);
   auto* packed = scratch.packed.get<uint32_t>(plan.n_units * plan.block);
-  plan.kernel.pack(widen(block.tile, 0, block.tile.rows, scratch.wide), plan.n_units, packed);
+  pack_tile(plan.kernel, block.tile, plan.n_units, packed, scratch.wide);
   const Block next = block_of(plan, task + plan.threads);  // threads in step take every such task
   const Ahead ahead{static_cast<const char*>(next.tile.data),
                     next.part != nullptr ? next.tile.rows * next.part->w.row_bytes() : 0};

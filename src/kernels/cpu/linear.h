@@ -16,8 +16,7 @@ namespace saif::cpu {
 
 constexpr int64_t kUnitBlock = 16;  // n_units is padded with zeros to a multiple of it
 
-// Rows [0, rows) of a weight matrix [*, in], row-major, as in WeightView. Kernels see `blocks` only of types that they
-// read themselves.
+// Rows [0, rows) of a weight matrix [*, in], row-major, as in WeightView. Only a BlockKernel sees `blocks`.
 struct WeightTile {
   const void* data = nullptr;
   DType dtype = DType::kF32;
@@ -45,6 +44,12 @@ struct Ahead {
   int64_t bytes = 0;
 };
 
+// `pack` and `direct` of a LinearKernel for tiles of one type of blocks, read as they are stored; whole panels only.
+struct BlockKernel {
+  void (*pack)(const WeightTile& w, int64_t n_units, uint32_t* packed);
+  void (*direct)(const UnitRows& x, const WeightTile& w, const LinearOutput& out);  // up to direct_rows
+};
+
 struct LinearKernel {
   int64_t lanes;   // outputs of a panel
   int64_t panels;  // panels of a block, at most
@@ -54,6 +59,7 @@ struct LinearKernel {
   void (*pack)(const WeightTile& w, int64_t n_units, uint32_t* packed);
   void (*multiply)(const UnitRows& x, const uint32_t* packed, const LinearOutput& out, const Ahead& ahead);
   void (*direct)(const UnitRows& x, const WeightTile& w, const LinearOutput& out);  // any number of w.rows
+  const BlockKernel* (*blocks)(GgmlType type);  // nullptr, or returns it: the tile is widened before use
 };
 
 struct LinearKernels {

@@ -1,28 +1,19 @@
-// Products on AVX-512, in intrinsics: Highway 1.0 has no target with the bfloat16 dot product. The file is compiled
-// for the baseline; every function carries its own target, and linear_kernels_avx512 is called only on a CPU with it.
+// Products on AVX-512, in intrinsics: Highway 1.0 has no target with the bfloat16 dot product.
 #include "kernels/cpu/linear.h"
 
 #if defined(__x86_64__)
 
-#if !defined(__clang__)
-#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12: _mm512_undefined_ps in its own header
-#endif
-#include <immintrin.h>
-
 #include <algorithm>
 
-// One target for all, so that everything inlines; only Bf16Op uses the bfloat16 instructions, and compilers do not
-// come upon them by themselves.
-#define SAIF_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,f16c,fma,avx512bf16")))
-// Arrays of vectors live in registers only when every loop over them is unrolled early.
-#define SAIF_UNROLL _Pragma("GCC unroll 16")
-#define SAIF_INLINE inline __attribute__((always_inline))
+#include "kernels/cpu/avx512-inl.h"
+#include "kernels/cpu/blocks_avx512.h"
 
 namespace saif::cpu {
 
 namespace {
 
-constexpr int kLanes = 16;
+using avx512::kLanes;
+using avx512::store_sums;
 constexpr int kPanels = 3;
 constexpr int kRows = 8;  // rows x panels = 24 accumulators of the 32 registers
 constexpr int64_t kDirectRows = 8;
@@ -141,15 +132,6 @@ SAIF_AVX512 SAIF_INLINE void load_block(const WeightTile& w, int64_t row, int64_
     default:
       return load_block_as<Op, DType::kF32>(w, row, unit, t);
   }
-}
-
-SAIF_AVX512 SAIF_INLINE void store_sums(__m512 sum, const LinearOutput& out, int64_t r, int64_t c) {
-  const int64_t n = out.cols - c;
-  const auto mask = static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1);
-  float* y = out.y + r * out.stride + c;
-  if (out.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, out.bias + c));
-  if (out.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
-  _mm512_mask_storeu_ps(y, mask, sum);
 }
 
 // --- many rows
@@ -327,13 +309,14 @@ SAIF_AVX512 void units_bf16(const float* x, int64_t n, uint32_t* units, int64_t 
 }
 
 template <class Op>
-constexpr LinearKernel make_kernel(void (*round)(const float*, int64_t, uint32_t*, int64_t)) {
-  return {kLanes, kPanels, Op::kInputs, kDirectRows, round, pack<Op>, multiply<Op>, direct<Op>};
+constexpr LinearKernel make_kernel(void (*round)(const float*, int64_t, uint32_t*, int64_t),
+                                   const BlockKernel* (*blocks)(GgmlType) = nullptr) {
+  return {kLanes, kPanels, Op::kInputs, kDirectRows, round, pack<Op>, multiply<Op>, direct<Op>, blocks};
 }
 
 constexpr LinearKernel kF32 = make_kernel<F32Op<false>>(units_f32<false>);
 constexpr LinearKernel kRounded = make_kernel<F32Op<true>>(units_f32<true>);
-constexpr LinearKernel kBf16 = make_kernel<Bf16Op>(units_bf16);
+constexpr LinearKernel kBf16 = make_kernel<Bf16Op>(units_bf16, block_kernel_avx512);
 
 }  // namespace
 

@@ -174,8 +174,8 @@ void units(const float* x, int64_t n, uint32_t* out, int64_t n_units) {
 
 LinearKernels kernels() {
   const auto lanes = static_cast<int64_t>(hn::Lanes(kVector));
-  static const LinearKernel plain{lanes, kPanels, 1, 0, units<false>, pack<false>, multiply, nullptr};
-  static const LinearKernel rounded{lanes, kPanels, 1, 0, units<true>, pack<true>, multiply, nullptr};
+  static const LinearKernel plain{lanes, kPanels, 1, 0, units<false>, pack<false>, multiply, nullptr, nullptr};
+  static const LinearKernel rounded{lanes, kPanels, 1, 0, units<true>, pack<true>, multiply, nullptr, nullptr};
   return {&plain, &rounded};
 }
 

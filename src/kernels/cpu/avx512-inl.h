@@ -1,0 +1,35 @@
+// What the files with AVX-512 intrinsics share. They are compiled for the baseline; every function carries its own
+// target and runs only on a CPU with it.
+#pragma once
+
+#if !defined(__clang__)
+#pragma GCC diagnostic ignored "-Wmaybe-uninitialized"  // GCC 12: _mm512_undefined_ps in its own header
+#pragma GCC diagnostic ignored "-Wuninitialized"
+#endif
+#include <immintrin.h>
+
+#include <cstdint>
+
+#include "kernels/cpu/linear.h"
+
+// One target for all, so that everything inlines; only code for bfloat16 products uses the bfloat16 instructions, and
+// compilers do not come upon them by themselves.
+#define SAIF_AVX512 __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,f16c,fma,avx512bf16")))
+// Arrays of vectors live in registers only when every loop over them is unrolled early.
+#define SAIF_UNROLL _Pragma("GCC unroll 16")
+#define SAIF_INLINE inline __attribute__((always_inline))
+
+namespace saif::cpu::avx512 {
+
+constexpr int kLanes = 16;
+
+SAIF_AVX512 SAIF_INLINE void store_sums(__m512 sum, const LinearOutput& out, int64_t r, int64_t c) {
+  const int64_t n = out.cols - c;
+  const auto mask = static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1);
+  float* y = out.y + r * out.stride + c;
+  if (out.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, out.bias + c));
+  if (out.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);
+  _mm512_mask_storeu_ps(y, mask, sum);
+}
+
+}  // namespace saif::cpu::avx512
