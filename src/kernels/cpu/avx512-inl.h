@@ -22,6 +22,7 @@
 namespace saif::cpu::avx512 {
 
 constexpr int kLanes = 16;
+constexpr int kDirectRows = 8;
 
 SAIF_AVX512 SAIF_INLINE void store_sums(__m512 sum, const LinearOutput& out, int64_t r, int64_t c) {
   const int64_t n = out.cols - c;

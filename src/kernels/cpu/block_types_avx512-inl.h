@@ -17,8 +17,12 @@ struct Words {
   __m512i v[4];
 };
 
+using Lanes = uint32_t[16];  // one word of each row
+
 // The scales of a chunk; [2]: rows 0..7 and 8..15, two lanes per row.
 struct Chunk {
+  // As stored. fetch() fills it well before scales() reads it: a vector cannot be loaded from narrow stores under way.
+  alignas(64) Lanes raw[16];
   alignas(64) float scale[16][2][16];
   alignas(64) float offset[16][2][16];   // added to scale * code
   alignas(64) uint32_t fifth[8][2][16];  // Q5_0, Q5_1: bit 2 i of even lanes, bit 2 i + 1 of odd ones at bit 2 i
@@ -71,12 +75,19 @@ SAIF_AVX512 SAIF_INLINE void merge(Words& w, const Words& high, int turn, int ma
 
 // --- scales: one lane per row at first
 
-using Lanes = uint32_t[16];
-
+// Word i of each row is at offset + i * step.
 SAIF_INLINE void copy_words(const Rows& rows, int64_t offset, int64_t step, int64_t n, Lanes* out) {
-  for (int64_t r = 0; r < kLanes; ++r) {
-    const uint8_t* p = rows.data + r * rows.stride + offset;
-    for (int64_t i = 0; i < n; ++i) std::memcpy(&out[i][r], p + i * step, sizeof(uint32_t));
+  const int64_t s = rows.stride, s3 = 3 * s;
+  const uint8_t* p = rows.data + offset;
+  for (int64_t i = 0; i < n; ++i, p += step) {
+    const uint8_t* q = p;
+    SAIF_UNROLL
+    for (int64_t r = 0; r < kLanes; r += 4, q += 4 * s) {
+      std::memcpy(&out[i][r], q, 4);
+      std::memcpy(&out[i][r + 1], q + s, 4);
+      std::memcpy(&out[i][r + 2], q + 2 * s, 4);
+      std::memcpy(&out[i][r + 3], q + s3, 4);
+    }
   }
 }
 
@@ -99,6 +110,19 @@ SAIF_AVX512 SAIF_INLINE void put(__m512 lanes, float (*out)[16]) {
   _mm512_store_ps(out[1], _mm512_permutexvar_ps(doubled_index(1), lanes));
 }
 
+// The low (0) or high (1) float16 of each lane.
+SAIF_AVX512 SAIF_INLINE void put_half(__m512i lanes, int which, float factor, float (*out)[16]) {
+  const __m512i pairs = _mm512_slli_epi32(doubled_index(0), 1), next = _mm512_slli_epi32(doubled_index(1), 1);
+  const __m512i order = _mm512_inserti64x4(_mm512_castsi256_si512(_mm512_cvtepi32_epi16(pairs)),
+                                           _mm512_cvtepi32_epi16(next), 1);  // a constant
+  const __m512i halves =
+      _mm512_permutexvar_epi16(_mm512_add_epi16(order, _mm512_set1_epi16(static_cast<short>(which))), lanes);
+  const __m512 a = _mm512_cvtph_ps(_mm512_castsi512_si256(halves));
+  const __m512 b = _mm512_cvtph_ps(_mm512_extracti64x4_epi64(halves, 1));
+  _mm512_store_ps(out[0], _mm512_mul_ps(a, _mm512_set1_ps(factor)));
+  _mm512_store_ps(out[1], _mm512_mul_ps(b, _mm512_set1_ps(factor)));
+}
+
 SAIF_AVX512 SAIF_INLINE void put_fifth(__m512i lanes, uint32_t (*out)[16]) {
   const __m512i odd = _mm512_set1_epi64(1LL << 32);
   _mm512_store_si512(out[0], _mm512_srlv_epi32(_mm512_permutexvar_epi32(doubled_index(0), lanes), odd));
@@ -110,7 +134,7 @@ SAIF_AVX512 SAIF_INLINE void put_fifth(__m512i lanes, uint32_t (*out)[16]) {
 
 // Codes of up to four bits, named in a table of 16 float32 by the low bits of a lane.
 template <class Type>
-struct Tabled {
+struct Coded {
   template <int kI, int kHalf>
   SAIF_AVX512 static SAIF_INLINE __m512 value(__m512i w, const uint32_t*) {
     constexpr int kShift = 8 * (kI % 4) + (Type::kBothNibbles ? 4 * kHalf : 0);
@@ -142,24 +166,22 @@ struct Signed {
 // Blocks of 32: d, and perhaps m, as float16 at the beginning.
 template <int kBytes, bool kOffset>
 struct Small {
-  SAIF_AVX512 static SAIF_INLINE void scales(const Rows& rows, int64_t n, float factor, Chunk& c) {
-    alignas(64) Lanes words[8];
-    copy_words(rows, 0, kBytes, n, words);
+  static SAIF_INLINE void fetch(const Rows& rows, int64_t n, Chunk& c) { copy_words(rows, 0, kBytes, n, c.raw); }
+  SAIF_AVX512 static SAIF_INLINE void scales(int64_t n, float factor, Chunk& c) {
     for (int64_t g = 0; g < n; ++g) {
-      put(_mm512_mul_ps(low_half(word(words[g])), _mm512_set1_ps(factor)), c.scale[g]);
-      if (kOffset) put(high_half(word(words[g])), c.offset[g]);
+      put_half(word(c.raw[g]), 0, factor, c.scale[g]);
+      if (kOffset) put_half(word(c.raw[g]), 1, 1.0f, c.offset[g]);
     }
   }
 };
 
 template <int kTypeBytes, int kCodes, bool kTypeOffset, const float* kTypeTable>
-struct Nibbles : Tabled<Nibbles<kTypeBytes, kCodes, kTypeOffset, kTypeTable>> {
+struct Nibbles : Coded<Nibbles<kTypeBytes, kCodes, kTypeOffset, kTypeTable>> {
   static constexpr int kPerChunk = 8, kBytes = kTypeBytes, kScales = 1;
   static constexpr bool kOffset = kTypeOffset, kBothNibbles = true;
   static constexpr const float* kTable = kTypeTable;
-  SAIF_AVX512 static SAIF_INLINE void scales(const Rows& rows, int64_t n, Chunk& c) {
-    Small<kBytes, kOffset>::scales(rows, n, 1.0f, c);
-  }
+  static SAIF_INLINE void fetch(const Rows& rows, int64_t n, Chunk& c) { Small<kBytes, kOffset>::fetch(rows, n, c); }
+  SAIF_AVX512 static SAIF_INLINE void scales(int64_t n, Chunk& c) { Small<kBytes, kOffset>::scales(n, 1.0f, c); }
   SAIF_AVX512 static SAIF_INLINE Words words(const Rows& rows, int64_t g, int) {
     Words w = load_words(rows, g * kBytes + kCodes);
     part_even_and_odd(w);
@@ -174,11 +196,13 @@ template <int kTypeBytes, int kFifth, bool kTypeOffset, const float* kLow, const
 struct NibblesAndBit {
   static constexpr int kPerChunk = 8, kBytes = kTypeBytes, kScales = 1;
   static constexpr bool kOffset = kTypeOffset, kBothNibbles = true;
-  SAIF_AVX512 static SAIF_INLINE void scales(const Rows& rows, int64_t n, Chunk& c) {
-    Small<kBytes, kOffset>::scales(rows, n, 1.0f, c);
-    alignas(64) Lanes fifth[8];
-    copy_words(rows, kFifth, kBytes, n, fifth);
-    for (int64_t g = 0; g < n; ++g) put_fifth(word(fifth[g]), c.fifth[g]);
+  static SAIF_INLINE void fetch(const Rows& rows, int64_t n, Chunk& c) {
+    Small<kBytes, kOffset>::fetch(rows, n, c);
+    copy_words(rows, kFifth, kBytes, n, c.raw + 8);
+  }
+  SAIF_AVX512 static SAIF_INLINE void scales(int64_t n, Chunk& c) {
+    Small<kBytes, kOffset>::scales(n, 1.0f, c);
+    for (int64_t g = 0; g < n; ++g) put_fifth(word(c.raw[8 + g]), c.fifth[g]);
   }
   SAIF_AVX512 static SAIF_INLINE Words words(const Rows& rows, int64_t g, int) {
     Words w = load_words(rows, g * kBytes + kFifth + 4);
@@ -200,9 +224,8 @@ using Q51 = NibblesAndBit<24, 4, true, kZeroTo15, k16To31>;
 struct Q80 : Signed {
   static constexpr int kPerChunk = 8, kBytes = 34, kScales = 1;
   static constexpr bool kOffset = false, kBothNibbles = false;
-  SAIF_AVX512 static SAIF_INLINE void scales(const Rows& rows, int64_t n, Chunk& c) {
-    Small<kBytes, false>::scales(rows, n, kByteScale, c);
-  }
+  static SAIF_INLINE void fetch(const Rows& rows, int64_t n, Chunk& c) { Small<kBytes, false>::fetch(rows, n, c); }
+  SAIF_AVX512 static SAIF_INLINE void scales(int64_t n, Chunk& c) { Small<kBytes, false>::scales(n, kByteScale, c); }
   SAIF_AVX512 static SAIF_INLINE Words words(const Rows& rows, int64_t g, int half) {
     return load_words(rows, g * kBytes + 2 + 16 * half);
   }
@@ -212,11 +235,10 @@ struct Q80 : Signed {
 struct SixBitScales {
   static constexpr int kPerChunk = 1, kScales = 1;
   static constexpr bool kOffset = true, kBothNibbles = false;
-  SAIF_AVX512 static SAIF_INLINE void scales(const Rows& rows, int64_t, Chunk& c) {
-    alignas(64) Lanes header[4];
-    copy_words(rows, 0, 4, 4, header);
-    const __m512 d = low_half(word(header[0])), dmin = _mm512_sub_ps(_mm512_setzero_ps(), high_half(word(header[0])));
-    const __m512i a = word(header[1]), b = word(header[2]), both = word(header[3]);
+  static SAIF_INLINE void fetch(const Rows& rows, int64_t, Chunk& c) { copy_words(rows, 0, 4, 4, c.raw); }
+  SAIF_AVX512 static SAIF_INLINE void scales(int64_t, Chunk& c) {
+    const __m512 d = low_half(word(c.raw[0])), dmin = _mm512_sub_ps(_mm512_setzero_ps(), high_half(word(c.raw[0])));
+    const __m512i a = word(c.raw[1]), b = word(c.raw[2]), both = word(c.raw[3]);
     for (int i = 0; i < 8; ++i) {
       const int byte = 8 * (i % 4);
       __m512i scale = field(a, byte, 63), min = field(b, byte, 63);
@@ -230,7 +252,7 @@ struct SixBitScales {
   }
 };
 
-struct Q4K : SixBitScales, Tabled<Q4K> {
+struct Q4K : SixBitScales, Coded<Q4K> {
   static constexpr int kBytes = 144;
   static constexpr const float* kTable = kZeroTo15;
   SAIF_AVX512 static SAIF_INLINE Words words(const Rows& rows, int64_t g, int half) {
@@ -260,13 +282,14 @@ struct Q5K : SixBitScales {
 struct Q6K : Signed {
   static constexpr int kPerChunk = 1, kBytes = 210, kScales = 2;
   static constexpr bool kOffset = false, kBothNibbles = false;
-  SAIF_AVX512 static SAIF_INLINE void scales(const Rows& rows, int64_t, Chunk& c) {
-    alignas(64) Lanes bytes[4], end[1];
-    copy_words(rows, 192, 4, 4, bytes);
-    copy_words(rows, 206, 0, 1, end);  // d is its upper half
-    const __m512 d = _mm512_mul_ps(high_half(word(end[0])), _mm512_set1_ps(kByteScale));
+  static SAIF_INLINE void fetch(const Rows& rows, int64_t, Chunk& c) {
+    copy_words(rows, 192, 4, 4, c.raw);
+    copy_words(rows, 206, 0, 1, c.raw + 4);  // d is its upper half
+  }
+  SAIF_AVX512 static SAIF_INLINE void scales(int64_t, Chunk& c) {
+    const __m512 d = _mm512_mul_ps(high_half(word(c.raw[4])), _mm512_set1_ps(kByteScale));
     for (int i = 0; i < 16; ++i) {
-      const __m512i top = _mm512_sll_epi32(word(bytes[i / 4]), _mm_cvtsi32_si128(24 - 8 * (i % 4)));
+      const __m512i top = _mm512_sll_epi32(word(c.raw[i / 4]), _mm_cvtsi32_si128(24 - 8 * (i % 4)));
       put(_mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24))), c.scale[i]);
     }
   }
@@ -282,17 +305,18 @@ struct Q6K : Signed {
   }
 };
 
-struct Q2K : Tabled<Q2K> {
+struct Q2K : Coded<Q2K> {
   static constexpr int kPerChunk = 1, kBytes = 84, kScales = 2;
   static constexpr bool kOffset = true, kBothNibbles = false;
   static constexpr const float* kTable = kTwoBits;
-  SAIF_AVX512 static SAIF_INLINE void scales(const Rows& rows, int64_t, Chunk& c) {
-    alignas(64) Lanes bytes[4], end[1];
-    copy_words(rows, 0, 4, 4, bytes);
-    copy_words(rows, 80, 0, 1, end);
-    const __m512 d = low_half(word(end[0])), dmin = _mm512_sub_ps(_mm512_setzero_ps(), high_half(word(end[0])));
+  static SAIF_INLINE void fetch(const Rows& rows, int64_t, Chunk& c) {
+    copy_words(rows, 0, 4, 4, c.raw);
+    copy_words(rows, 80, 0, 1, c.raw + 4);
+  }
+  SAIF_AVX512 static SAIF_INLINE void scales(int64_t, Chunk& c) {
+    const __m512 d = low_half(word(c.raw[4])), dmin = _mm512_sub_ps(_mm512_setzero_ps(), high_half(word(c.raw[4])));
     for (int i = 0; i < 16; ++i) {
-      const __m512i w = word(bytes[i / 4]);
+      const __m512i w = word(c.raw[i / 4]);
       put(_mm512_mul_ps(d, _mm512_cvtepi32_ps(field(w, 8 * (i % 4), 15))), c.scale[i]);
       put(_mm512_mul_ps(dmin, _mm512_cvtepi32_ps(field(w, 8 * (i % 4) + 4, 15))), c.offset[i]);
     }
@@ -305,18 +329,19 @@ struct Q2K : Tabled<Q2K> {
   }
 };
 
-struct Q3K : Tabled<Q3K> {
+struct Q3K : Coded<Q3K> {
   static constexpr int kPerChunk = 1, kBytes = 110, kScales = 2;
   static constexpr bool kOffset = false, kBothNibbles = false;
   static constexpr const float* kTable = kThreeBits;
-  SAIF_AVX512 static SAIF_INLINE void scales(const Rows& rows, int64_t, Chunk& c) {
-    alignas(64) Lanes words[3], end[1];
-    copy_words(rows, 96, 4, 3, words);
-    copy_words(rows, 106, 0, 1, end);  // d is its upper half
-    const __m512 d = high_half(word(end[0]));
+  static SAIF_INLINE void fetch(const Rows& rows, int64_t, Chunk& c) {
+    copy_words(rows, 96, 4, 3, c.raw);
+    copy_words(rows, 106, 0, 1, c.raw + 4);  // d is its upper half
+  }
+  SAIF_AVX512 static SAIF_INLINE void scales(int64_t, Chunk& c) {
+    const __m512 d = high_half(word(c.raw[4]));
     for (int i = 0; i < 16; ++i) {
-      const __m512i low = field(word(words[i % 8 / 4]), 8 * (i % 4) + 4 * (i / 8), 15);
-      const __m512i high = field(word(words[2]), 8 * (i % 4) + 2 * (i / 4), 3);
+      const __m512i low = field(word(c.raw[i % 8 / 4]), 8 * (i % 4) + 4 * (i / 8), 15);
+      const __m512i high = field(word(c.raw[2]), 8 * (i % 4) + 2 * (i / 4), 3);
       const __m512i scale = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
       put(_mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)), c.scale[i]);
     }
@@ -330,16 +355,15 @@ struct Q3K : Tabled<Q3K> {
   }
 };
 
-struct Iq4Xs : Tabled<Iq4Xs> {
+struct Iq4Xs : Coded<Iq4Xs> {
   static constexpr int kPerChunk = 1, kBytes = 136, kScales = 1;
   static constexpr bool kOffset = false, kBothNibbles = true;
   static constexpr const float* kTable = kSteps;
-  SAIF_AVX512 static SAIF_INLINE void scales(const Rows& rows, int64_t, Chunk& c) {
-    alignas(64) Lanes words[2];
-    copy_words(rows, 0, 4, 2, words);
-    const __m512 d = low_half(word(words[0]));
+  static SAIF_INLINE void fetch(const Rows& rows, int64_t, Chunk& c) { copy_words(rows, 0, 4, 2, c.raw); }
+  SAIF_AVX512 static SAIF_INLINE void scales(int64_t, Chunk& c) {
+    const __m512 d = low_half(word(c.raw[0]));
     for (int i = 0; i < 8; ++i) {
-      const __m512i low = field(word(words[1]), 4 * i, 15), high = field(word(words[0]), 16 + 2 * i, 3);
+      const __m512i low = field(word(c.raw[1]), 4 * i, 15), high = field(word(c.raw[0]), 16 + 2 * i, 3);
       const __m512i scale = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
       put(_mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)), c.scale[i]);
     }

@@ -24,17 +24,35 @@ struct Plan {
 };
 
 constexpr int64_t kDirectBytes = 64 << 10;  // weights per task of the direct way
+// The same of blocks: a task's first panels are not fetched ahead, and that costs more where the rest is so small.
+constexpr int64_t kDirectBlockBytes = 256 << 10;
 constexpr int64_t kMinRowChunk = 64;
 constexpr int64_t kSerialWork = 1 << 16;   // multiply-adds below which waking threads costs more
 constexpr int64_t kSerialRound = 1 << 13;  // inputs that one thread rounds sooner than all meet at a barrier
+
+// Outputs per task of the direct way.
+int64_t direct_block(const LinearKernel& kernel, std::span<const LinearPart> parts, int threads) {
+  const WeightView& first = parts.front().w;
+  bool blocks = false;
+  int64_t outputs = 0;
+  for (const LinearPart& part : parts) {
+    blocks = blocks || part.w.blocks;
+    outputs += part.w.out;
+  }
+  if (blocks) {  // read two panels at a time; tasks enough for the threads to end together
+    const int64_t pair = 2 * kernel.lanes;
+    return ceil_div(std::min(kDirectBlockBytes / first.row_bytes() + 1, ceil_div(outputs, 4 * threads)), pair) * pair;
+  }
+  const int64_t panel_bytes = kernel.lanes * first.row_bytes();
+  return kernel.lanes * std::max<int64_t>(1, kDirectBytes / panel_bytes);
+}
 
 Plan make_plan(const LinearKernel& kernel, Mat<const float> x, std::span<const LinearPart> parts) {
   Plan plan{kernel, parts, x.rows(), 0, false, 0, 0, 0, 0, max_threads()};
   plan.n_units = ceil_div(ceil_div(x.cols(), kernel.inputs_per_unit), kUnitBlock) * kUnitBlock;
   plan.direct = x.rows() <= kernel.direct_rows;
   if (plan.direct) {
-    const int64_t panel_bytes = kernel.lanes * x.cols() * static_cast<int64_t>(size_of(parts.front().w.dtype));
-    plan.block = kernel.lanes * std::max<int64_t>(1, kDirectBytes / panel_bytes);
+    plan.block = direct_block(kernel, parts, plan.threads);
   } else {
     plan.block = kernel.lanes * kernel.panels;
   }

@@ -12,11 +12,11 @@ namespace saif::cpu {
 
 namespace {
 
+using avx512::kDirectRows;
 using avx512::kLanes;
 using avx512::store_sums;
 constexpr int kPanels = 3;
 constexpr int kRows = 8;  // rows x panels = 24 accumulators of the 32 registers
-constexpr int64_t kDirectRows = 8;
 
 // --- operands: BF16 pairs by vdpbf16ps, or float32 by fma
 
