@@ -1,7 +1,8 @@
 // Sparse autoencoders: load, check, encode, decode, save.
 //
 // In memory an SAE is canonical, whatever file it came from:
-//   a = act(((x - b_dec if apply_b_dec_to_input) W_enc + b_enc)),   x^ = a W_dec + b_dec
+//   a = act(((x - b_dec if apply_b_dec_to_input) W_enc + b_enc)),   x^ = a W_dec + b_dec (+ W_skip x)
+// A transcoder reads x at one site and reconstructs what stands at another one. docs/sae_formats.md lists the formats.
 // Immutable after load; thread-safe except that encode/decode run their own parallel loops.
 #pragma once
 
@@ -19,16 +20,35 @@
 
 namespace saif {
 
-enum class SaeKind { kStandard, kTopK, kJumpRelu };  // relu | the k largest, then relu | relu(h) * [h > threshold]
+enum class SaeKind {
+  kStandard,         // relu(h)
+  kTopK,             // the k largest, then relu
+  kJumpRelu,         // relu(h) * [h > threshold]
+  kGated,            // [x W_enc + b_gate > 0] * relu(x W_enc exp(r_mag) + b_mag)
+  kAbsTopK,          // the k largest by magnitude, with their signs
+  kGroupMax,         // k groups of d_sae / k neighbours; the largest of each, then relu
+  kMatchingPursuit,  // greedy on the decoder rows: the row that fits best is taken off, again and again; no encoder
+};
+const char* name_of(SaeKind kind);  // "standard", "topk", ...
 
 struct SaeConfig {
   SaeKind kind = SaeKind::kTopK;
   int64_t d_in = 0, d_sae = 0, d_out = 0;
-  int64_t k = 0;  // kTopK
+  int64_t k = 0;               // kTopK, kAbsTopK, kGroupMax
+  bool keep_negative = false;  // kTopK without the relu: with fewer than k positive ones, negative latents are kept
+  bool rank_by_decoder_norm = false;  // kTopK: the k latents are those of largest h |decoder row|; they keep h
   bool apply_b_dec_to_input = true;
   bool rescale_acts_by_decoder_norm = false;  // SAELens' topk option: latents are multiplied by their decoder norm
   std::string normalize = "none";             // SAELens' normalize_activations
+  bool undo_normalization = true;             // the reconstruction goes back to x's scale; transcoders leave it out
+  bool transcoder = false;                    // reconstructs site_out, not its input
+  bool skip = false;                          // + W_skip x, of the raw x
+  bool glu = false;                           // h is multiplied by sigmoid(x W_glu + b_glu)
+  int64_t max_iterations = 0;                 // kMatchingPursuit: latents taken at most
+  double residual_threshold = 0;              // kMatchingPursuit: done when |residual| is below; 0: never
+  bool stop_on_duplicate_support = true;      // kMatchingPursuit: done when a step adds no new latent
   std::string site;                           // "blocks.24.hook_resid_post"; "" when the file does not say
+  std::string site_out;                       // what a transcoder reconstructs; "" when the file does not say
   std::string model;                          // "" when the file does not say
   std::string format;                         // "sae_lens"
   std::optional<double> published_l0;         // what its authors measured, where the file or path says so
@@ -62,9 +82,12 @@ struct SaeLoadOptions {
 
 class Sae {
  public:
-  // A folder (SAELens 6: cfg.json, sae_weights.safetensors) or file. Throws Error naming what is wrong. The file stays
-  // mapped; the encoder is brought into memory by the first encode.
+  // A folder or file of any format of docs/sae_formats.md. Throws Error naming what is wrong. Where the file's layout
+  // allows it stays mapped, and the encoder is brought into memory by the first encode.
   static std::shared_ptr<const Sae> load(const std::string& path, const SaeLoadOptions& options = {});
+  // Whether a loader knows the layout of this folder or file, by names alone.
+  static bool recognises(const std::string& path);
+  // kStandard, kTopK and kJumpRelu.
   static std::shared_ptr<const Sae> from_weights(SaeConfig config, SaeWeights weights);
   virtual ~Sae() = default;
 
@@ -80,7 +103,8 @@ class Sae {
   virtual Tensor decoder_rows(std::span<const int32_t> indices) const = 0;
   virtual std::vector<float> decoder_norms() const = 0;  // [d_sae]
 
-  // Writes a SAELens 6 folder (cfg.json, sae_weights.safetensors), atomically. dtype: F32 or BF16.
+  // Writes a SAELens 6 folder (cfg.json, sae_weights.safetensors), atomically. dtype: F32 or BF16. Throws kUnsupported
+  // for arithmetic that SAELens has no architecture for.
   virtual void save(const std::string& folder, DType dtype) const = 0;
 };
 
@@ -96,6 +120,8 @@ struct SaeFidelity {
   Json to_json() const;
 };
 SaeFidelity measure_fidelity(const Sae& sae, Mat<const float> x);
+// Of a transcoder: target [n, d_out] is what it should give for x [n, d_in].
+SaeFidelity measure_fidelity(const Sae& sae, Mat<const float> x, Mat<const float> target);
 
 // The acceptance check: measures on a few hundred tokens of built-in text (first tokens excluded) at the SAE's site and
 // throws kRefused when L0 is off the published one by more than 2x or FVU > 0.5, kMismatch when widths, model or site

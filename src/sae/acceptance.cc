@@ -94,11 +94,35 @@ Site require_fit(const Sae& sae, const Engine& engine, const std::string& site_o
   return site;
 }
 
+namespace {
+
+// What a transcoder reconstructs.
+Site output_site(const Sae& sae, const Engine& engine) {
+  const std::string& name = sae.config().site_out;
+  const Architecture& architecture = engine.model().architecture();
+  if (name.empty()) {
+    throw Error(Errc::kMismatch,
+                "transcoder " + sae.path() + " does not say what it reconstructs, so it cannot be checked");
+  }
+  const Site site = Site::parse(name, static_cast<int>(architecture.n_layers));
+  if (architecture.width(site) == sae.config().d_out) return site;
+  throw Error(Errc::kMismatch, "transcoder " + sae.path() + " gives width " + std::to_string(sae.config().d_out) +
+                                   ", but " + name + " of model " + engine.model().name() + " has width " +
+                                   std::to_string(architecture.width(site)) + "; use one of this model");
+}
+
+}  // namespace
+
 SaeFidelity check_sae(const Sae& sae, Engine& engine, const AcceptanceOptions& options, const Control& control) {
   const Site site = require_fit(sae, engine, options.site, options.enforce);
   const std::vector<std::vector<int32_t>> documents = acceptance_documents(engine);
   const Tensor rows = collect_activations(engine, documents, site, 1, 1 << 20, control);
-  const SaeFidelity fidelity = measure_fidelity(sae, rows.f32());
+  const SaeFidelity fidelity = [&] {
+    if (!sae.config().transcoder) return measure_fidelity(sae, rows.f32());
+    const Site out = output_site(sae, engine);
+    const Tensor target = collect_activations(engine, documents, out, 1, 1 << 20, control);
+    return measure_fidelity(sae, rows.f32(), target.f32());
+  }();
   if (options.enforce) enforce(sae, fidelity, site);
   return fidelity;
 }

@@ -62,6 +62,11 @@ double cross_entropy(Engine& engine, std::span<const Engine::ScoreRequest> reque
 
 SaeEvaluation evaluate_sae(const Sae& sae, Engine& engine, std::span<const std::vector<int32_t>> documents,
                            const Control& control) {
+  if (sae.config().transcoder) {
+    throw Error(Errc::kUnsupported, "SAE evaluation: " + sae.path() +
+                                        " is a transcoder; splicing one in is not supported, `saif inspect --model` "
+                                        "measures its fidelity");
+  }
   const Site site = require_fit(sae, engine, "", false);
   std::vector<std::vector<int32_t>> usable;
   const auto context = static_cast<size_t>(engine.model().architecture().context);

@@ -7,9 +7,7 @@
 
 namespace saif {
 
-namespace {
-
-const char* kind_name(SaeKind kind) {
+const char* name_of(SaeKind kind) {
   switch (kind) {
     case SaeKind::kStandard:
       return "standard";
@@ -17,9 +15,19 @@ const char* kind_name(SaeKind kind) {
       return "topk";
     case SaeKind::kJumpRelu:
       return "jumprelu";
+    case SaeKind::kGated:
+      return "gated";
+    case SaeKind::kAbsTopK:
+      return "abstopk";
+    case SaeKind::kGroupMax:
+      return "groupmax";
+    case SaeKind::kMatchingPursuit:
+      return "matching_pursuit";
   }
   return "";
 }
+
+namespace {
 
 constexpr int64_t kFidelityRows = 2048;  // rows encoded and decoded at a time
 constexpr double kDenseRate = 0.1;
@@ -39,17 +47,31 @@ std::vector<double> column_means(Mat<const float> x) {
 Json SaeConfig::to_json() const {
   Json out = Json::object();
   out["format"] = format;
-  out["kind"] = kind_name(kind);
+  out["kind"] = name_of(kind);
   out["d_in"] = d_in;
   out["d_sae"] = d_sae;
   out["d_out"] = d_out;
-  if (kind == SaeKind::kTopK) {
+  if (kind == SaeKind::kTopK || kind == SaeKind::kAbsTopK || kind == SaeKind::kGroupMax) {
     out["k"] = k;
     out["rescale_acts_by_decoder_norm"] = rescale_acts_by_decoder_norm;
   }
+  if (kind == SaeKind::kTopK) {
+    out["keep_negative"] = keep_negative;
+    out["rank_by_decoder_norm"] = rank_by_decoder_norm;
+  }
+  if (kind == SaeKind::kMatchingPursuit) {
+    out["max_iterations"] = max_iterations;
+    out["residual_threshold"] = residual_threshold;
+    out["stop_on_duplicate_support"] = stop_on_duplicate_support;
+  }
   out["apply_b_dec_to_input"] = apply_b_dec_to_input;
   out["normalize"] = normalize;
+  out["undo_normalization"] = undo_normalization;
+  out["transcoder"] = transcoder;
+  out["skip"] = skip;
+  out["glu"] = glu;
   out["site"] = site;
+  if (transcoder) out["site_out"] = site_out;
   out["model"] = model;
   out["published_l0"] = published_l0 ? Json(*published_l0) : Json();
   out["published_fvu"] = published_fvu ? Json(*published_fvu) : Json();
@@ -94,24 +116,32 @@ Json SaeTrainResult::to_json() const {
   return out;
 }
 
-SaeFidelity measure_fidelity(const Sae& sae, Mat<const float> x) {
+SaeFidelity measure_fidelity(const Sae& sae, Mat<const float> x) { return measure_fidelity(sae, x, x); }
+
+SaeFidelity measure_fidelity(const Sae& sae, Mat<const float> x, Mat<const float> target) {
   const SaeConfig& config = sae.config();
+  if (target.rows() != x.rows() || target.cols() != config.d_out) {
+    throw Error(Errc::kMismatch, "SAE " + sae.path() + " reconstructs rows of width " + std::to_string(config.d_out) +
+                                     ", but was given " + std::to_string(target.rows()) + " of width " +
+                                     std::to_string(target.cols()) + " to compare for " + std::to_string(x.rows()));
+  }
   SaeFidelity out;
   out.tokens = x.rows();
-  const std::vector<double> mean = column_means(x);
+  const std::vector<double> mean = column_means(target);
   std::vector<int64_t> fired(static_cast<size_t>(config.d_sae), 0);
   double error = 0, variance = 0;
   int64_t active = 0;
   for (int64_t begin = 0; begin < x.rows(); begin += kFidelityRows) {
-    const Mat<const float> part = x.rows_range(begin, std::min(x.rows(), begin + kFidelityRows));
+    const int64_t end = std::min(x.rows(), begin + kFidelityRows);
+    const Mat<const float> part = x.rows_range(begin, end), wanted = target.rows_range(begin, end);
     const SparseLatents latents = sae.encode(part);
     const Tensor reconstruction = sae.decode(latents, part);
     active += static_cast<int64_t>(latents.indices.size());
     for (const int32_t j : latents.indices) ++fired[static_cast<size_t>(j)];
     const Mat<const float> y = reconstruction.f32();
-    for (int64_t r = 0; r < part.rows(); ++r) {
-      for (int64_t c = 0; c < part.cols(); ++c) {
-        const double e = static_cast<double>(part(r, c)) - y(r, c), d = part(r, c) - mean[static_cast<size_t>(c)];
+    for (int64_t r = 0; r < wanted.rows(); ++r) {
+      for (int64_t c = 0; c < wanted.cols(); ++c) {
+        const double e = static_cast<double>(wanted(r, c)) - y(r, c), d = wanted(r, c) - mean[static_cast<size_t>(c)];
         error += e * e;
         variance += d * d;
       }

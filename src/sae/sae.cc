@@ -10,45 +10,13 @@
 #include "base/parallel.h"
 #include "kernels/backend.h"
 #include "sae/normalize.h"
+#include "sae/select.h"
 #include "sae/source.h"
 
 namespace saif {
 namespace {
 
 constexpr int64_t kChunkRows = 256;  // rows whose dense pre-activations exist at a time
-
-// [rows, cols] -> [cols, rows] for elements of one size, in tiles that stay in cache.
-template <typename T>
-void transpose(const T* in, int64_t rows, int64_t cols, T* out) {
-  constexpr int64_t kTile = 32;
-  parallel_for((cols + kTile - 1) / kTile, 4, [&](int64_t begin, int64_t end) {
-    for (int64_t tile = begin; tile < end; ++tile) {
-      const int64_t c_end = std::min(cols, (tile + 1) * kTile);
-      for (int64_t r0 = 0; r0 < rows; r0 += kTile) {
-        for (int64_t c = tile * kTile; c < c_end; ++c) {
-          for (int64_t r = r0; r < std::min(rows, r0 + kTile); ++r) out[c * rows + r] = in[r * cols + c];
-        }
-      }
-    }
-  });
-}
-
-Tensor transposed(const TensorView& view) {
-  const int64_t rows = view.shape[0], cols = view.shape[1];
-  Tensor out(view.dtype, {cols, rows});
-  if (size_of(view.dtype) == 2) {
-    transpose(static_cast<const uint16_t*>(view.data), rows, cols, out.as<uint16_t>());
-  } else {
-    transpose(static_cast<const float*>(view.data), rows, cols, out.as<float>());
-  }
-  return out;
-}
-
-// Latents of some rows before they are joined into CSR.
-struct Selected {
-  std::vector<int32_t> indices;
-  std::vector<float> values;
-};
 
 class CanonicalSae final : public Sae {
  public:
@@ -64,8 +32,9 @@ class CanonicalSae final : public Sae {
   }
 
   void verify() const {
-    require_finite(source_.w_enc, source_.files.back(), "W_enc");
+    check_encoder();
     require_finite(source_.w_dec, source_.files.back(), "W_dec");
+    if (source_.config.skip) require_finite(source_.w_skip, source_.files.back(), "W_skip");
     decoder_checked_ = encoder_checked_ = true;
   }
 
@@ -85,11 +54,14 @@ class CanonicalSae final : public Sae {
       const int64_t rows = std::min(kChunkRows, x.rows() - begin);
       const Mat<float> h = pre.f32().rows_range(0, rows), in = input.f32().rows_range(0, rows);
       prepare_input(x.rows_range(begin, begin + rows), in);
-      const LinearPart part{encoder_view(), source_.b_enc.data(), h, false};
-      const bool bf16 = source_.fast && encoder_view().dtype == DType::kBf16;
-      backend_->linear(in, {&part, 1}, bf16 ? Compute::kBf16 : Compute::kF32);
-      if (config.rescale_acts_by_decoder_norm) scale_columns(h, decoder_norms_);
-      select(h, latents);
+      std::vector<Selected> selected(static_cast<size_t>(rows));
+      if (config.kind == SaeKind::kMatchingPursuit) {
+        pursue(source_, *backend_, in, h, selected);
+      } else {
+        pre_activations(in, h);
+        select_latents(source_, decoder_norms_, *backend_, h, selected);
+      }
+      append(selected, latents);
     }
     return latents;
   }
@@ -97,13 +69,13 @@ class CanonicalSae final : public Sae {
   Tensor decode(const SparseLatents& latents, Mat<const float> x) const override {
     const SaeConfig& config = source_.config;
     check_latents(latents);
-    const bool undo = config.normalize != "none";
-    if (undo && (x.rows() != latents.rows() || x.cols() != config.d_in)) {
-      throw Error(Errc::kInvalidArgument, "decoding with normalize_activations " + config.normalize +
-                                              " needs the rows that were encoded: expected " +
-                                              std::to_string(latents.rows()) + " rows of width " +
-                                              std::to_string(config.d_in) + ", found " + std::to_string(x.rows()) +
-                                              " of " + std::to_string(x.cols()));
+    const bool undo = config.normalize != "none" && config.undo_normalization;
+    if ((undo || config.skip) && (x.rows() != latents.rows() || x.cols() != config.d_in)) {
+      throw Error(Errc::kInvalidArgument,
+                  "decoding with " + std::string(undo ? "normalize_activations " + config.normalize : "W_skip") +
+                      " needs the rows that were encoded: expected " + std::to_string(latents.rows()) +
+                      " rows of width " + std::to_string(config.d_in) + ", found " + std::to_string(x.rows()) + " of " +
+                      std::to_string(x.cols()));
     }
     const std::lock_guard lock(mutex_);
     prepare_backend();
@@ -112,12 +84,13 @@ class CanonicalSae final : public Sae {
     const Mat<float> out = y.f32();
     for (int64_t r = 0; r < out.rows(); ++r) std::copy(source_.b_dec.begin(), source_.b_dec.end(), out.row(r));
     const WeightView dictionary{source_.w_dec.data, source_.w_dec.dtype, config.d_sae, config.d_out};
-    if (config.rescale_acts_by_decoder_norm || source_.decoder_scale != 1.0f) {
+    if (config.rescale_acts_by_decoder_norm || source_.decoder_scale != 1.0f || !source_.decoder_row_scale.empty()) {
       const std::vector<float> values = decoder_values(latents);
       backend_->sparse_decode(latents.row_offsets, latents.indices, values, dictionary, out);
     } else {
       backend_->sparse_decode(latents.row_offsets, latents.indices, latents.values, dictionary, out);
     }
+    if (config.skip) add_skip(x, out);
     if (undo) undo_normalization(config.normalize, x, out);
     return y;
   }
@@ -134,7 +107,8 @@ class CanonicalSae final : public Sae {
       require_finite(view, source_.files.back(), "W_dec");
       const Tensor row = to_f32(view);
       float* out = rows.as<float>() + static_cast<int64_t>(i) * d_out;
-      for (int64_t c = 0; c < d_out; ++c) out[c] = row.as<float>()[c] * source_.decoder_scale;
+      const float factor = decoder_scale(indices[i]);
+      for (int64_t c = 0; c < d_out; ++c) out[c] = row.as<float>()[c] * factor;
     }
     return rows;
   }
@@ -145,30 +119,9 @@ class CanonicalSae final : public Sae {
     return decoder_norms_;
   }
 
-  void save(const std::string& folder, DType dtype) const override {
-    SaeLensTensors tensors;
-    tensors.w_enc = to_f32(source_.encoder_rows ? transposed(source_.w_enc).view() : source_.w_enc);
-    tensors.w_dec = to_f32(source_.w_dec);
-    scale(tensors.w_enc, source_.encoder_scale);
-    scale(tensors.w_dec, source_.decoder_scale);
-    tensors.b_enc = to_tensor(source_.b_enc);
-    tensors.b_dec = to_tensor(source_.b_dec);
-    if (!source_.threshold.empty()) tensors.threshold = to_tensor(source_.threshold);
-    write_sae_lens(folder, source_.config, tensors, dtype);
-  }
+  void save(const std::string& folder, DType dtype) const override { write_sae_lens(folder, source_, dtype); }
 
  private:
-  static Tensor to_tensor(const std::vector<float>& values) {
-    Tensor tensor(DType::kF32, {static_cast<int64_t>(values.size())});
-    std::copy(values.begin(), values.end(), tensor.as<float>());
-    return tensor;
-  }
-
-  static void scale(Tensor& tensor, float factor) {
-    if (factor == 1.0f) return;
-    for (int64_t i = 0; i < tensor.elements(); ++i) tensor.as<float>()[i] *= factor;
-  }
-
   static void scale_columns(Mat<float> h, const std::vector<float>& factors) {
     parallel_for(h.rows(), 16, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
@@ -176,6 +129,11 @@ class CanonicalSae final : public Sae {
         for (int64_t c = 0; c < h.cols(); ++c) row[c] *= factors[static_cast<size_t>(c)];
       }
     });
+  }
+
+  float decoder_scale(int64_t latent) const {
+    const float row = source_.decoder_row_scale.empty() ? 1.0f : source_.decoder_row_scale[static_cast<size_t>(latent)];
+    return row * source_.decoder_scale;
   }
 
   TensorView decoder_row(int64_t index) const {
@@ -211,33 +169,59 @@ class CanonicalSae final : public Sae {
   void prepare_norms() const {
     if (!decoder_norms_.empty()) return;
     check_decoder();
-    std::vector<float> norms(static_cast<size_t>(source_.config.d_sae));
-    parallel_for(source_.config.d_sae, 256, [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j) {
-        const Tensor row = to_f32(decoder_row(j));
-        double sum = 0;
-        for (int64_t c = 0; c < row.elements(); ++c)
-          sum += static_cast<double>(row.as<float>()[c]) * row.as<float>()[c];
-        norms[static_cast<size_t>(j)] = static_cast<float>(std::sqrt(sum)) * source_.decoder_scale;
-      }
-    });
+    std::vector<float> norms = row_norms(source_.w_dec);
+    for (size_t j = 0; j < norms.size(); ++j) norms[j] *= std::abs(decoder_scale(static_cast<int64_t>(j)));
     decoder_norms_ = std::move(norms);
   }
 
   void prepare_encoder() const {
     prepare_backend();
-    if (source_.config.rescale_acts_by_decoder_norm) prepare_norms();
+    const SaeConfig& config = source_.config;
+    if (config.rescale_acts_by_decoder_norm || config.rank_by_decoder_norm) prepare_norms();
     if (!encoder_checked_) {
-      require_finite(source_.w_enc, source_.files.back(), "W_enc");
+      check_encoder();
       encoder_checked_ = true;
     }
-    if (!source_.encoder_rows && encoder_.empty()) encoder_ = transposed(source_.w_enc);
+    if (source_.encoder_rows || !encoder_.empty()) return;
+    if (config.glu) glu_ = transposed(source_.w_glu);
+    encoder_ = transposed(source_.w_enc);
   }
 
-  WeightView encoder_view() const {
+  void check_encoder() const {
+    require_finite(source_.w_enc, source_.files.back(), "W_enc");
+    if (source_.config.glu) require_finite(source_.w_glu, source_.files.back(), "W_glu");
+  }
+
+  WeightView encoder_view(const TensorView& stored, const Tensor& copy) const {
     const SaeConfig& config = source_.config;
-    const void* data = source_.encoder_rows ? source_.w_enc.data : encoder_.data();
-    return {data, source_.w_enc.dtype, config.d_sae, config.d_in};
+    const void* data = source_.encoder_rows ? stored.data : copy.data();
+    return {data, stored.dtype, config.d_sae, config.d_in};
+  }
+
+  // h [n, d_sae] = what the activation function acts on, for prepared rows.
+  void pre_activations(Mat<const float> in, Mat<float> h) const {
+    const SaeConfig& config = source_.config;
+    const bool bf16 = source_.fast && source_.w_enc.dtype == DType::kBf16;
+    Tensor gate;
+    std::vector<LinearPart> parts = {{encoder_view(source_.w_enc, encoder_), source_.b_enc.data(), h, false}};
+    if (config.glu) {
+      gate = Tensor(DType::kF32, {h.rows(), h.cols()});
+      parts.push_back({encoder_view(source_.w_glu, glu_), source_.b_glu.data(), gate.f32(), false});
+    }
+    backend_->linear(in, parts, bf16 ? Compute::kBf16 : Compute::kF32);
+    for (int64_t r = 0; config.glu && r < h.rows(); ++r) {
+      const float* g = gate.f32().row(r);
+      for (int64_t c = 0; c < h.cols(); ++c) h(r, c) /= 1.0f + std::exp(-g[c]);
+    }
+    if (!source_.latent_scale.empty()) scale_columns(h, source_.latent_scale);
+    if (config.rescale_acts_by_decoder_norm) scale_columns(h, decoder_norms_);
+  }
+
+  // y[r] += W_skip x[r]
+  void add_skip(Mat<const float> x, Mat<float> y) const {
+    const WeightView w{source_.w_skip.data, source_.w_skip.dtype, source_.config.d_out, source_.config.d_in};
+    const LinearPart part{w, nullptr, y, true};
+    backend_->linear(x, {&part, 1}, Compute::kF32);
   }
 
   // What meets W_enc: normalised, b_dec subtracted, scaled.
@@ -254,56 +238,12 @@ class CanonicalSae final : public Sae {
     }
   }
 
-  // Appends the active latents of the rows of h.
-  void select(Mat<const float> h, SparseLatents& latents) const {
-    std::vector<Selected> rows(static_cast<size_t>(h.rows()));
-    if (source_.config.kind == SaeKind::kTopK) {
-      select_top_k(h, rows);
-    } else {
-      select_above(h, rows);
-    }
-    for (const Selected& row : rows) {
-      latents.indices.insert(latents.indices.end(), row.indices.begin(), row.indices.end());
-      latents.values.insert(latents.values.end(), row.values.begin(), row.values.end());
-      latents.row_offsets.push_back(static_cast<int64_t>(latents.indices.size()));
-    }
-  }
-
-  void select_top_k(Mat<const float> h, std::vector<Selected>& rows) const {
-    const int64_t k = source_.config.k;
-    std::vector<int32_t> indices(static_cast<size_t>(h.rows() * k));
-    std::vector<float> values(indices.size());
-    const Mat<int32_t> index(indices.data(), h.rows(), k);
-    const Mat<float> value(values.data(), h.rows(), k);
-    backend_->top_k(h, k, true, index, value);
-    for (int64_t r = 0; r < h.rows(); ++r) {
-      const auto used = std::find(index.row(r), index.row(r) + k, -1) - index.row(r);
-      rows[static_cast<size_t>(r)] = {{index.row(r), index.row(r) + used}, {value.row(r), value.row(r) + used}};
-    }
-  }
-
-  // relu, or relu(h) * [h > threshold]: the comparison is strict.
-  void select_above(Mat<const float> h, std::vector<Selected>& rows) const {
-    const float* threshold = source_.threshold.empty() ? nullptr : source_.threshold.data();
-    parallel_for(h.rows(), 8, [&](int64_t begin, int64_t end) {
-      for (int64_t r = begin; r < end; ++r) {
-        const float* row = h.row(r);
-        Selected& out = rows[static_cast<size_t>(r)];
-        for (int64_t j = 0; j < h.cols(); ++j) {
-          if (!(row[j] > 0.0f) || (threshold != nullptr && !(row[j] > threshold[j]))) continue;
-          out.indices.push_back(static_cast<int32_t>(j));
-          out.values.push_back(row[j]);
-        }
-      }
-    });
-  }
-
   // Values as the stored decoder rows want them; a zero row contributes nothing.
   std::vector<float> decoder_values(const SparseLatents& latents) const {
     if (source_.config.rescale_acts_by_decoder_norm) prepare_norms();
     std::vector<float> values = latents.values;
     for (size_t i = 0; i < values.size(); ++i) {
-      values[i] *= source_.decoder_scale;
+      values[i] *= decoder_scale(latents.indices[i]);
       if (!source_.config.rescale_acts_by_decoder_norm) continue;
       const float norm = decoder_norms_[static_cast<size_t>(latents.indices[i])];
       values[i] = norm > 0.0f ? values[i] / norm : 0.0f;
@@ -327,7 +267,7 @@ class CanonicalSae final : public Sae {
   SaeSource source_;
   mutable std::mutex mutex_;
   mutable std::unique_ptr<Backend> backend_;
-  mutable Tensor encoder_;  // [d_sae, d_in] in the file's type
+  mutable Tensor encoder_, glu_;  // [d_sae, d_in] in the file's type
   mutable std::vector<float> decoder_norms_;
   mutable bool encoder_checked_ = false, decoder_checked_ = false;
   mutable std::string sha256_;
@@ -342,29 +282,6 @@ void require_shape(const Tensor& tensor, const char* name, const std::vector<int
 }
 
 }  // namespace
-
-void require_finite(const TensorView& view, const std::string& file, const std::string& tensor) {
-  // All exponent bits set: infinity or NaN.
-  int64_t bad = 0;
-  const int64_t n = view.elements();
-#pragma omp parallel for reduction(+ : bad) schedule(static)
-  for (int64_t block = 0; block < (n + 65535) / 65536; ++block) {
-    const int64_t begin = block * 65536, end = std::min(n, begin + 65536);
-    int32_t count = 0;
-    if (view.dtype == DType::kF32) {
-      const auto* v = static_cast<const uint32_t*>(view.data);
-      for (int64_t i = begin; i < end; ++i) count += (v[i] & 0x7f800000U) == 0x7f800000U ? 1 : 0;
-    } else {
-      const auto* v = static_cast<const uint16_t*>(view.data);
-      const uint16_t mask = view.dtype == DType::kBf16 ? 0x7f80 : 0x7c00;
-      for (int64_t i = begin; i < end; ++i) count += (v[i] & mask) == mask ? 1 : 0;
-    }
-    bad += count;
-  }
-  if (bad == 0) return;
-  throw Error(Errc::kBadFormat, file + ": tensor \"" + tensor + "\" has " + std::to_string(bad) +
-                                    " values that are not finite; expected numbers only: the file is damaged");
-}
 
 std::shared_ptr<const Sae> make_sae(SaeSource source, bool verify) {
   auto sae = std::make_shared<CanonicalSae>(std::move(source));
@@ -382,6 +299,10 @@ std::shared_ptr<const Sae> Sae::from_weights(SaeConfig config, SaeWeights weight
   if (config.kind == SaeKind::kTopK && (config.k < 1 || config.k > d_sae)) {
     throw Error(Errc::kInvalidArgument,
                 "SAE weights: k is " + std::to_string(config.k) + "; expected 1 to " + std::to_string(d_sae));
+  }
+  if (static_cast<int>(config.kind) > static_cast<int>(SaeKind::kJumpRelu)) {
+    throw Error(Errc::kInvalidArgument,
+                std::string("SAE weights: kind is ") + name_of(config.kind) + "; expected standard, topk or jumprelu");
   }
   const auto owner = std::make_shared<SaeWeights>(std::move(weights));
   const auto copy = [](const Tensor& t) { return std::vector<float>(t.as<float>(), t.as<float>() + t.elements()); };

@@ -1,5 +1,7 @@
 // Writes the folder that SAELens 6's own load_from_disk reads.
+#include <algorithm>
 #include <cerrno>
+#include <cmath>
 #include <cstdio>
 #include <cstring>
 
@@ -13,16 +15,21 @@ namespace {
 // The version whose format this is.
 constexpr const char* kSaeLensVersion = "6.54.12";
 
-const char* architecture_of(SaeKind kind) {
-  switch (kind) {
-    case SaeKind::kStandard:
-      return "standard";
-    case SaeKind::kTopK:
-      return "topk";
-    case SaeKind::kJumpRelu:
-      return "jumprelu";
-  }
-  return "";
+// SAELens' name of this arithmetic; throws kUnsupported where it has none.
+std::string architecture_of(const SaeConfig& config) {
+  const auto refuse = [](const std::string& what) {
+    return Error(Errc::kUnsupported, "SAELens 6 has no architecture for " + what + ", so this SAE cannot be saved");
+  };
+  if (config.kind == SaeKind::kGroupMax) throw refuse("groupmax");
+  if (config.keep_negative) throw refuse("top-k without relu");
+  if (config.rank_by_decoder_norm) throw refuse("top-k ranked by decoder norm with unscaled latents");
+  if (config.glu) throw refuse("a gated linear encoder");
+  if (!config.transcoder && config.skip) throw refuse("a skip connection around an autoencoder");
+  if (!config.transcoder) return name_of(config.kind);
+  std::string skip = config.skip ? "skip_transcoder" : "transcoder";
+  if (config.kind == SaeKind::kStandard && !config.apply_b_dec_to_input) return skip;
+  if (config.kind == SaeKind::kJumpRelu && !config.apply_b_dec_to_input) return "jumprelu_" + skip;
+  throw refuse(std::string(name_of(config.kind)) + " transcoders");
 }
 
 Json metadata_json(const SaeConfig& config) {
@@ -30,11 +37,12 @@ Json metadata_json(const SaeConfig& config) {
   out["sae_lens_version"] = kSaeLensVersion;
   out["sae_lens_training_version"] = Json();
   for (const auto& [key, value] : config.metadata.members()) {
-    if (key != "reshape_activations") out[key] = value;
+    if (key != "reshape_activations" && key != "sae_lens_version") out[key] = value;
   }
   if (!config.model.empty() || !out.contains("model_name")) out["model_name"] = config.model;
   if (!config.site.empty() || !out.contains("hook_name")) out["hook_name"] = config.site;
   if (!out.contains("hook_head_index")) out["hook_head_index"] = Json();
+  if (config.transcoder) out["hook_name_out"] = config.site_out;
   if (config.published_l0) out["l0"] = *config.published_l0;
   if (config.published_fvu) out["fvu"] = *config.published_fvu;
   return out;
@@ -50,39 +58,95 @@ Json config_json(const SaeConfig& config, DType dtype) {
   out["apply_b_dec_to_input"] = config.apply_b_dec_to_input;
   out["normalize_activations"] = config.normalize;
   out["reshape_activations"] = reshape != nullptr && reshape->is_string() ? *reshape : Json("none");
-  if (config.kind == SaeKind::kTopK) {
+  if (config.transcoder) out["d_out"] = config.d_out;
+  if (config.kind == SaeKind::kTopK || config.kind == SaeKind::kAbsTopK) {
     out["k"] = config.k;
     out["rescale_acts_by_decoder_norm"] = config.rescale_acts_by_decoder_norm;
   }
-  out["architecture"] = architecture_of(config.kind);
+  if (config.kind == SaeKind::kMatchingPursuit) {
+    out["residual_threshold"] = config.residual_threshold;
+    out["max_iterations"] = config.max_iterations;
+    out["stop_on_duplicate_support"] = config.stop_on_duplicate_support;
+  }
+  out["architecture"] = architecture_of(config);
   out["metadata"] = metadata_json(config);
+  return out;
+}
+
+Tensor to_tensor(const std::vector<float>& values) {
+  Tensor tensor(DType::kF32, {static_cast<int64_t>(values.size())});
+  std::copy(values.begin(), values.end(), tensor.as<float>());
+  return tensor;
+}
+
+// [d_in, d_sae] float32, scales folded in.
+Tensor folded_encoder(const SaeSource& source) {
+  Tensor out = to_f32(source.encoder_rows ? transposed(source.w_enc).view() : source.w_enc);
+  const Mat<float> w = out.f32();
+  for (int64_t r = 0; r < w.rows(); ++r) {
+    for (int64_t c = 0; c < w.cols(); ++c) {
+      const float latent = source.latent_scale.empty() ? 1.0f : source.latent_scale[static_cast<size_t>(c)];
+      w(r, c) *= source.encoder_scale * latent;
+    }
+  }
+  return out;
+}
+
+// [d_sae, d_out] float32, scales folded in.
+Tensor folded_decoder(const SaeSource& source) {
+  Tensor out = to_f32(source.w_dec);
+  const Mat<float> w = out.f32();
+  for (int64_t r = 0; r < w.rows(); ++r) {
+    const float row = source.decoder_row_scale.empty() ? 1.0f : source.decoder_row_scale[static_cast<size_t>(r)];
+    for (int64_t c = 0; c < w.cols(); ++c) w(r, c) *= source.decoder_scale * row;
+  }
+  return out;
+}
+
+std::vector<std::pair<std::string, Tensor>> tensors_of(const SaeSource& source) {
+  std::vector<std::pair<std::string, Tensor>> out;
+  out.emplace_back("W_dec", folded_decoder(source));
+  out.emplace_back("b_dec", to_tensor(source.b_dec));
+  const SaeKind kind = source.config.kind;
+  if (kind == SaeKind::kMatchingPursuit) return out;
+  out.emplace_back("W_enc", folded_encoder(source));
+  if (kind == SaeKind::kGated) {
+    std::vector<float> r_mag = source.magnitude_scale;
+    for (float& v : r_mag) v = std::log(v);
+    out.emplace_back("b_gate", to_tensor(source.gate_bias));
+    out.emplace_back("r_mag", to_tensor(r_mag));
+    out.emplace_back("b_mag", to_tensor(source.magnitude_bias));
+  } else {
+    std::vector<float> bias = source.b_enc;
+    for (size_t j = 0; j < source.latent_scale.size(); ++j) bias[j] *= source.latent_scale[j];
+    out.emplace_back("b_enc", to_tensor(bias));
+  }
+  if (kind == SaeKind::kJumpRelu) out.emplace_back("threshold", to_tensor(source.threshold));
+  if (source.config.skip) out.emplace_back("W_skip", to_f32(source.w_skip));
   return out;
 }
 
 }  // namespace
 
-void write_sae_lens(const std::string& folder, const SaeConfig& config, const SaeLensTensors& tensors, DType dtype) {
+void write_sae_lens(const std::string& folder, const SaeSource& source, DType dtype) {
   if (dtype != DType::kF32 && dtype != DType::kBf16) {
     throw Error(Errc::kUnsupported,
                 "an SAE cannot be saved as " + std::string(name_of(dtype)) + "; expected F32 or BF16");
   }
+  const Json config = config_json(source.config, dtype);
   make_directories(folder);
   // Without cfg.json the folder is no SAE: an interrupted save cannot pass for a whole one.
   const std::string config_file = folder + "/cfg.json";
   if (std::remove(config_file.c_str()) != 0 && errno != ENOENT) {
     throw Error(Errc::kIo, config_file + ": cannot be replaced: " + std::strerror(errno));
   }
-  std::vector<std::pair<std::string, Tensor>> converted;
-  converted.emplace_back("W_dec", convert(tensors.w_dec.view(), dtype));
-  converted.emplace_back("W_enc", convert(tensors.w_enc.view(), dtype));
-  converted.emplace_back("b_dec", convert(tensors.b_dec.view(), dtype));
-  converted.emplace_back("b_enc", convert(tensors.b_enc.view(), dtype));
-  if (!tensors.threshold.empty()) converted.emplace_back("threshold", convert(tensors.threshold.view(), dtype));
+  std::vector<std::pair<std::string, Tensor>> converted = tensors_of(source);
+  for (auto& [name, tensor] : converted) tensor = convert(tensor.view(), dtype);
   std::vector<NamedTensor> named;
   named.reserve(converted.size());
   for (const auto& [name, tensor] : converted) named.push_back({name, tensor.view()});
   write_safetensors(folder + "/sae_weights.safetensors", named);
-  write_json_file(config_file, config_json(config, dtype));
+  write_json_file(config_file, config);
 }
 
 }  // namespace saif

@@ -88,7 +88,10 @@ INSTANTIATE_TEST_SUITE_P(SaeLens, Golden,
                          testing::Values("standard", "standard-no_b_dec_to_input", "standard-hook_z",
                                          "standard-expected_average_only_in", "topk", "topk-rescale", "jumprelu",
                                          "jumprelu-layer_norm", "jumprelu-constant_norm_rescale",
-                                         "jumprelu-no_b_dec_to_input-bfloat16", "batchtopk", "matryoshka_batchtopk"),
+                                         "jumprelu-no_b_dec_to_input-bfloat16", "batchtopk", "matryoshka_batchtopk",
+                                         "legacy-standard", "legacy-topk-layer_norm", "gated", "abstopk",
+                                         "matching_pursuit", "transcoder", "skip_transcoder", "jumprelu_transcoder",
+                                         "jumprelu_skip_transcoder"),
                          [](const auto& test_case) {
                            std::string name = test_case.param;
                            std::replace(name.begin(), name.end(), '-', '_');
@@ -133,15 +136,7 @@ TEST_P(Unsupported, ArchitectureIsRefusedByName) {
   EXPECT_NE(message.find("architecture \"" + std::string(GetParam()) + "\""), std::string::npos) << message;
 }
 
-INSTANTIATE_TEST_SUITE_P(SaeLens, Unsupported,
-                         testing::Values("gated", "abstopk", "matching_pursuit", "temporal", "transcoder",
-                                         "skip_transcoder", "jumprelu_transcoder", "jumprelu_skip_transcoder"));
-
-TEST(SaeLens, ConfigurationBeforeVersion6IsRefused) {
-  SAIF_REQUIRE_SHARED("data/saes/sae_lens-legacy-standard");
-  const std::string message = error_of([] { Sae::load(test::shared_dir("data/saes/sae_lens-legacy-standard/sae")); });
-  EXPECT_NE(message.find("before 6.0"), std::string::npos) << message;
-}
+INSTANTIATE_TEST_SUITE_P(SaeLens, Unsupported, testing::Values("temporal"));
 
 // Small weights for tests that need no outside material.
 SaeWeights random_weights(int64_t d_in, int64_t d_sae, uint64_t seed) {

@@ -21,7 +21,13 @@ struct SaeSource {
   bool encoder_rows = false;
   TensorView w_dec;                                  // [d_sae, d_out]
   float encoder_scale = 1.0f, decoder_scale = 1.0f;  // multiply the stored matrices (folded input normalisation)
+  std::vector<float> latent_scale;       // [d_sae] or empty: multiplies h, that is W_enc's columns and b_enc
+  std::vector<float> decoder_row_scale;  // [d_sae] or empty: multiplies W_dec's rows
   std::vector<float> b_enc, b_dec, threshold;
+  std::vector<float> gate_bias, magnitude_scale, magnitude_bias;  // kGated: b_gate, exp(r_mag), b_mag; b_enc is zero
+  TensorView w_glu;                                               // glu: as w_enc, and in its orientation
+  std::vector<float> b_glu;
+  TensorView w_skip;  // skip: [d_out, d_in]
   bool fast = false;  // SaeLoadOptions::fast
 };
 
@@ -37,10 +43,13 @@ std::shared_ptr<const Sae> make_sae(SaeSource source, bool verify);
 // Throws kBadFormat naming file and tensor when a value is not finite. `first_row` is added to the row in the message.
 void require_finite(const TensorView& view, const std::string& file, const std::string& tensor);
 
-// Writes cfg.json and sae_weights.safetensors as SAELens 6 reads them. w_enc [d_in, d_sae].
-struct SaeLensTensors {
-  Tensor w_enc, b_enc, w_dec, b_dec, threshold;
-};
-void write_sae_lens(const std::string& folder, const SaeConfig& config, const SaeLensTensors& tensors, DType dtype);
+// A copy with rows and columns exchanged, [rows, cols] -> [cols, rows], in the same type (2 or 4 bytes per element).
+Tensor transposed(const TensorView& view);
+
+// Euclidean norm of every row of [rows, cols].
+std::vector<float> row_norms(const TensorView& view);
+
+// Writes cfg.json and sae_weights.safetensors as SAELens 6 reads them, all scales folded into the weights.
+void write_sae_lens(const std::string& folder, const SaeSource& source, DType dtype);
 
 }  // namespace saif

@@ -11,17 +11,24 @@ constexpr std::array kLoaders = {
     SaeLoader{"sae_lens", is_sae_lens, load_sae_lens},
 };
 
+const SaeLoader* find_loader(const std::string& path) {
+  for (const SaeLoader& loader : kLoaders) {
+    if (loader.recognises(path)) return &loader;
+  }
+  return nullptr;
+}
+
 }  // namespace
+
+bool Sae::recognises(const std::string& path) { return find_loader(path) != nullptr; }
 
 std::shared_ptr<const Sae> Sae::load(const std::string& path, const SaeLoadOptions& options) {
   if (!directory_exists(path) && !file_exists(path)) {
     throw Error(Errc::kNotFound, "SAE " + path + ": no such file or folder");
   }
+  if (const SaeLoader* loader = find_loader(path)) return make_sae(loader->load(path, options), options.verify);
   std::string formats;
-  for (const SaeLoader& loader : kLoaders) {
-    if (loader.recognises(path)) return make_sae(loader.load(path, options), options.verify);
-    formats += (formats.empty() ? "" : ", ") + std::string(loader.format);
-  }
+  for (const SaeLoader& loader : kLoaders) formats += (formats.empty() ? "" : ", ") + std::string(loader.format);
   throw Error(Errc::kUnsupported, "SAE " + path + ": its format is not one that saif reads (" + formats +
                                       "); a SAELens 6 folder holds cfg.json and sae_weights.safetensors");
 }
