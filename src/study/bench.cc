@@ -234,7 +234,7 @@ ModelCost::ModelCost(const Model& model, const MachineReport& machine) {
   const double d = static_cast<double>(a.d_model);
   const double heads = static_cast<double>(a.n_heads * a.d_head),
                kv_heads = static_cast<double>(a.n_kv_heads * a.d_head);
-  const double weights = d * (2 * heads + 2 * kv_heads + 3 * static_cast<double>(a.d_mlp));
+  const double weights = d * (2 * heads + 2 * kv_heads + (a.gated_mlp ? 3.0 : 2.0) * static_cast<double>(a.d_mlp));
   const double head = d * static_cast<double>(a.vocab);
   layer_flops = 2 * weights;
   head_flops = 2 * head;

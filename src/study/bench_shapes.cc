@@ -9,17 +9,21 @@
 namespace saif {
 namespace {
 
+enum class Kind { kLlama, kLlama3, kQwen3, kGemma2 };  // kLlama3: with its rope scaling
+
 struct Shape {
   const char* name;
+  Kind kind;
   int64_t d_model, d_mlp, layers, heads, kv_heads, d_head, vocab, context;
   double rope_theta;
-  bool llama3_rope;
 };
 // From the published config.json of each.
 constexpr Shape kShapes[] = {
-    {"smollm2-135m", 576, 1536, 30, 9, 3, 64, 49152, 8192, 100000.0, false},
-    {"smollm2-360m", 960, 2560, 32, 15, 5, 64, 49152, 8192, 100000.0, false},
-    {"llama-3.2-1b", 2048, 8192, 16, 32, 8, 64, 128256, 131072, 500000.0, true},
+    {"smollm2-135m", Kind::kLlama, 576, 1536, 30, 9, 3, 64, 49152, 8192, 100000.0},
+    {"smollm2-360m", Kind::kLlama, 960, 2560, 32, 15, 5, 64, 49152, 8192, 100000.0},
+    {"qwen3-0.6b", Kind::kQwen3, 1024, 3072, 28, 16, 8, 128, 151936, 40960, 1000000.0},
+    {"llama-3.2-1b", Kind::kLlama3, 2048, 8192, 16, 32, 8, 64, 128256, 131072, 500000.0},
+    {"gemma-2-2b", Kind::kGemma2, 2304, 9216, 26, 8, 4, 256, 256000, 8192, 10000.0},
 };
 
 const Shape& find_shape(const std::string& name) {
@@ -35,8 +39,12 @@ const Shape& find_shape(const std::string& name) {
 }
 
 Json config_of(const Shape& s) {
-  Json config = Json::object({{"architectures", Json::Array{"LlamaForCausalLM"}},
-                              {"model_type", "llama"},
+  const bool gemma = s.kind == Kind::kGemma2, qwen = s.kind == Kind::kQwen3;
+  const char* class_name = gemma ? "Gemma2ForCausalLM" : qwen ? "Qwen3ForCausalLM" : "LlamaForCausalLM";
+  Json config = Json::object({{"architectures", Json::Array{class_name}},
+                              {"model_type", gemma  ? "gemma2"
+                                             : qwen ? "qwen3"
+                                                    : "llama"},
                               {"hidden_size", s.d_model},
                               {"intermediate_size", s.d_mlp},
                               {"num_hidden_layers", s.layers},
@@ -47,10 +55,16 @@ Json config_of(const Shape& s) {
                               {"max_position_embeddings", s.context},
                               {"rope_theta", s.rope_theta},
                               {"rms_norm_eps", 1e-5},
-                              {"hidden_act", "silu"},
+                              {gemma ? "hidden_activation" : "hidden_act", gemma ? "gelu_pytorch_tanh" : "silu"},
                               {"tie_word_embeddings", true},
                               {"torch_dtype", "bfloat16"}});
-  if (s.llama3_rope) {
+  if (gemma) {
+    config["attn_logit_softcapping"] = 50.0;
+    config["final_logit_softcapping"] = 30.0;
+    config["query_pre_attn_scalar"] = 256;
+    config["sliding_window"] = 4096;
+  }
+  if (s.kind == Kind::kLlama3) {
     config["rope_scaling"] = Json::object({{"rope_type", "llama3"},
                                            {"factor", 32.0},
                                            {"low_freq_factor", 1.0},
@@ -93,6 +107,15 @@ class TensorList {
     const int64_t d = shape_.d_model, q = shape_.heads * shape_.d_head, kv = shape_.kv_heads * shape_.d_head;
     norm(prefix + "input_layernorm");
     norm(prefix + "post_attention_layernorm");
+    if (shape_.kind == Kind::kGemma2) {
+      norm(prefix + "pre_feedforward_layernorm");
+      norm(prefix + "post_feedforward_layernorm");
+    }
+    if (shape_.kind == Kind::kQwen3) {
+      for (const char* name : {"self_attn.q_norm", "self_attn.k_norm"}) {
+        tensors_.push_back({prefix + name + ".weight", {DType::kBf16, {shape_.d_head}, ones_.data()}});
+      }
+    }
     matrix(prefix + "self_attn.q_proj", q, d);
     matrix(prefix + "self_attn.k_proj", kv, d);
     matrix(prefix + "self_attn.v_proj", kv, d);
