@@ -114,6 +114,20 @@ TEST_P(Golden, LogitsInBfloat16) {
   EXPECT_LE(distance(logits, floats_of(golden().at("logits"))), most);
 }
 
+// Matrices used as blocks where they lie give the bits of those widened at load.
+class GoldenBlocks : public Golden {};
+
+TEST_P(GoldenBlocks, TheBitsOfWidenedMatrices) {
+  for (const std::string dtype : {"f32", "bf16"}) {
+    const std::string path = GetParam().path(GetParam().model);
+    const auto kept = Model::load(path, {dtype, "keep"}), widened = Model::load(path, {dtype, "widen"});
+    EXPECT_LE(kept->bytes_per_weight(), widened->bytes_per_weight());
+    Forward a(kept), b(widened);
+    const std::vector<int32_t> ids = ids_of(golden().at("ids"));
+    EXPECT_EQ(Sequence(a, kept->architecture()).append(ids), Sequence(b, widened->architecture()).append(ids)) << dtype;
+  }
+}
+
 class GoldenGreedy : public Golden {};
 
 TEST_P(GoldenGreedy, Ids) {
@@ -232,6 +246,7 @@ INSTANTIATE_TEST_SUITE_P(Families, Golden, testing::ValuesIn(kFamilies), label);
 INSTANTIATE_TEST_SUITE_P(Quantised, Golden, testing::ValuesIn(kQuantised), label);
 INSTANTIATE_TEST_SUITE_P(Others, Golden, testing::ValuesIn(kOthers), label);
 INSTANTIATE_TEST_SUITE_P(Families, GoldenGreedy, testing::ValuesIn(kFamilies), label);
+INSTANTIATE_TEST_SUITE_P(Quantised, GoldenBlocks, testing::ValuesIn(kQuantised), label);
 INSTANTIATE_TEST_SUITE_P(Own, Golden, testing::ValuesIn(own_families()), label);
 INSTANTIATE_TEST_SUITE_P(Own, GoldenGreedy, testing::ValuesIn(own_families()), label);
 INSTANTIATE_TEST_SUITE_P(Own, GoldenSteered, testing::ValuesIn(own_families()), label);

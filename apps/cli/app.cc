@@ -94,10 +94,19 @@ void add_dtype_flag(CLI::App* verb, std::string& dtype) {
   verb->add_option("--dtype", dtype, "auto, bf16 or f32: the type the model runs in")->capture_default_str();
 }
 
-Loaded load_engine(const std::string& model, const std::string& dtype) {
+void add_quantised_flag(CLI::App* verb, std::string& quantised) {
+  verb->add_option(
+          "--quantised", quantised,
+          "matrices of GGUF block types: keep (less memory, faster for few rows), widen (faster for many), auto; "
+          "the answers are the same")
+      ->capture_default_str();
+}
+
+Loaded load_engine(const std::string& model, const std::string& dtype, const std::string& quantised) {
   Loaded out;
   LoadOptions options;
   options.dtype = dtype;
+  options.quantised = quantised;
   out.model = Model::load(model, options);
   out.tokenizer = Tokenizer::load(out.model->path());
   out.engine = std::make_unique<Engine>(out.model, out.tokenizer);

@@ -66,7 +66,9 @@ struct Loaded {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<Engine> engine;
 };
-Loaded load_engine(const std::string& model, const std::string& dtype = "auto");
+// `quantised` as in LoadOptions: most verbs run many rows at a time.
+Loaded load_engine(const std::string& model, const std::string& dtype = "auto", const std::string& quantised = "widen");
+void add_quantised_flag(CLI::App* verb, std::string& quantised);  // LoadOptions::quantised
 void add_dtype_flag(CLI::App* verb, std::string& dtype);
 
 void say(const Context& context, const std::string& line);  // stderr, unless --quiet

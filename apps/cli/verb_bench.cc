@@ -8,7 +8,7 @@ namespace saif::cli {
 namespace {
 
 struct Options {
-  std::string model = "smollm2", dtype = "auto";
+  std::string model = "smollm2", dtype = "auto", quantised = "widen";
   BenchOptions bench;
 };
 
@@ -47,7 +47,7 @@ Loaded load_shape(const Context& context, const Options& o) {
 }
 
 void bench(const Context& context, const Options& o) {
-  const Loaded loaded = o.bench.shape.empty() ? load_engine(o.model, o.dtype) : load_shape(context, o);
+  const Loaded loaded = o.bench.shape.empty() ? load_engine(o.model, o.dtype, o.quantised) : load_shape(context, o);
   const std::vector<BenchRow> rows = run_bench(*loaded.engine, o.bench, context.control);
   if (context.json) {
     Json out = Json::array();
@@ -73,6 +73,7 @@ void add_bench(CLI::App& root, Context& context) {
   verb->add_option("--job", o->bench.job, "a discovery job (JSON): contents x variants, latents at a site");
   verb->add_option("--seconds", o->bench.seconds, "per measurement, about")->capture_default_str();
   add_dtype_flag(verb, o->dtype);
+  add_quantised_flag(verb, o->quantised);
   verb->callback([o, &context] { bench(context, *o); });
 }
 

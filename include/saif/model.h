@@ -130,6 +130,9 @@ class Editor {
 
 struct LoadOptions {
   std::string dtype = "auto";  // auto | bf16 | f32: the type weights and activations meet in; auto: bf16 where fast
+  // Matrices of GGUF block types: keep (used as they lie: less memory, faster for few rows at a time), widen (copied to
+  // bfloat16 or float32: faster for many), auto (keep where this CPU multiplies them fast). The bits are the same.
+  std::string quantised = "auto";
 };
 
 class Model {
@@ -144,6 +147,7 @@ class Model {
   virtual const std::string& dtype() const = 0;        // "bf16" or "f32"
   virtual const std::string& sha256() const = 0;       // of the weights (computed once, on demand, cached by file)
   virtual std::vector<std::string> notes() const = 0;  // what was read, ignored and why
+  virtual double bytes_per_weight() const = 0;         // mean of the blocks' and the unembedding's matrices in memory
 
   // Rows of the unembedding [vocab, d_model] and the final norm applied to rows, float32: for logit lenses.
   // logits[i] = W_U LN(x[i]).  x [n, d_model] -> out [n, vocab].

@@ -207,11 +207,37 @@ class Binder {
     return copy.data();
   }
 
+  // The matrix as blocks of its type, in place unless its rows stand in another order.
+  WeightView kept_blocks(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& rows,
+                         const Dimension& cols, DType dtype) {
+    WeightView view{tensor.data, dtype, rows.size, cols.size, tensor.type};
+    const auto row_bytes = static_cast<size_t>(view.row_bytes());
+    const auto at = [&](int64_t r) {
+      return static_cast<const char*>(tensor.data) + source_row(slot.rows, r) * row_bytes;
+    };
+    ++conversions_[std::string(name_of(tensor.type)) + " used as it lies"];
+    view.data = at(0);
+    if (slot.rows.block == 0 && !slot.paired_rows) return view;
+    Tensor selected(DType::kI8, {rows.size, view.row_bytes()});
+    for (int64_t r = 0; r < rows.size; ++r) std::memcpy(selected.as<char>() + r * row_bytes, at(r), row_bytes);
+    if (slot.paired_rows) {
+      const Tensor paired = std::exchange(selected, Tensor(DType::kI8, {rows.size, view.row_bytes()}));
+      undo_paired_rows(paired.as<const char>(), selected.as<char>(), rows.size, plan_.arch.d_head, row_bytes);
+    }
+    weights_.copies.push_back(std::move(selected));
+    view.data = weights_.copies.back().data();
+    return view;
+  }
+
   WeightView matrix(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& rows, const Dimension& cols) {
     check_shape(tensor, slot, rows, cols);
     check_readable(tensor);
     DType dtype = DType::kBf16;
     if (options_.compute == Compute::kF32) dtype = plain_dtype(tensor.type).value_or(options_.quantised);
+    const bool blocks = !plain_dtype(tensor.type);
+    if (blocks && options_.keep_blocks && !slot.transposed && cols.size % info_of(tensor.type).block == 0) {
+      return kept_blocks(tensor, slot, rows, cols, dtype);
+    }
     Tensor whole;
     const void* from = converted(tensor, dtype, whole);
     if (slot.transposed) {

@@ -15,6 +15,9 @@ struct BindOptions {
   // exactly), quantised ones become `quantised`.
   Compute compute = Compute::kF32;
   DType quantised = DType::kF32;
+  // Matrices of block types stay as they are: products round a block's values to the type above as they read it, with
+  // the same bits as a matrix widened at load.
+  bool keep_blocks = false;
 };
 
 // The views point into the source's mapping, which must outlive them. Appends to `notes` what was ignored and why, and

@@ -30,6 +30,13 @@ struct Precision {
   BindOptions bind;
 };
 
+bool keeps_blocks(const std::string& quantised, const BackendFactory& backend) {
+  if (quantised == "keep") return true;
+  if (quantised == "widen") return false;
+  if (quantised == "auto") return backend()->has_fast_bf16();
+  throw Error(Errc::kInvalidArgument, "quantised \"" + quantised + "\": expected auto, keep or widen");
+}
+
 Precision choose_precision(const LoadOptions& options, const BackendFactory& backend) {
   if (options.dtype == "bf16") return {"bf16", {Compute::kBf16, DType::kBf16}};
   if (options.dtype == "f32") return {"f32", {Compute::kF32, DType::kF32}};
@@ -159,7 +166,8 @@ std::string resolve_model(const std::string& path_or_name) {
 std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, const LoadOptions& options,
                                               const BackendFactory& backend) {
   const std::string path = resolve_model(path_or_name);
-  const Precision precision = choose_precision(options, backend);
+  Precision precision = choose_precision(options, backend);
+  precision.bind.keep_blocks = keeps_blocks(options.quantised, backend);
   Opened opened = directory_exists(path) ? open_folder(path) : open_gguf(path);
   LoadedModel::Parts parts;
   try {

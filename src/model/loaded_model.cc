@@ -74,6 +74,26 @@ void LoadedModel::unembed(Mat<const float> x, bool apply_norm, Mat<float> out) c
   if (arch.logit_softcap > 0) backend_->softcap(arch.logit_softcap, out);
 }
 
+double LoadedModel::bytes_per_weight() const {
+  double bytes = 0, weights = 0;
+  const auto add = [&](const WeightView& w) {
+    bytes += static_cast<double>(w.out * w.row_bytes());
+    weights += static_cast<double>(w.out * w.in);
+  };
+  const auto add_mlp = [&](const MlpWeights& mlp) {
+    for (const LinearWeights* l : {&mlp.gate, &mlp.up, &mlp.down}) {
+      if (l->w.data != nullptr) add(l->w);
+    }
+  };
+  for (const BlockWeights& block : parts_.weights.blocks) {
+    for (const LinearWeights* l : {&block.q, &block.k, &block.v, &block.o}) add(l->w);
+    add_mlp(block.mlp);
+    for (const MlpWeights& expert : block.experts) add_mlp(expert);
+  }
+  add(parts_.weights.unembedding);
+  return bytes / weights;
+}
+
 std::vector<float> LoadedModel::embedding_row(int32_t id) const {
   if (id < 0 || id >= parts_.arch.vocab) {
     throw Error(Errc::kInvalidArgument,

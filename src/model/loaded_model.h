@@ -40,6 +40,7 @@ class LoadedModel final : public Model {
   const std::string& dtype() const override { return parts_.dtype; }
   const std::string& sha256() const override;
   std::vector<std::string> notes() const override { return parts_.notes; }
+  double bytes_per_weight() const override;
   void unembed(Mat<const float> x, bool apply_norm, Mat<float> out) const override;
   std::vector<float> embedding_row(int32_t id) const override;
 

@@ -238,8 +238,8 @@ ModelCost::ModelCost(const Model& model, const MachineReport& machine) {
   const double head = d * static_cast<double>(a.vocab);
   layer_flops = 2 * weights;
   head_flops = 2 * head;
-  layer_bytes = weights * (bf16 ? 2 : 4);
-  head_bytes = head * (bf16 ? 2 : 4);
+  layer_bytes = weights * model.bytes_per_weight();
+  head_bytes = head * model.bytes_per_weight();
   layers = a.n_layers;
   flops_per_second = (bf16 ? machine.gemm_bf16_gflops : machine.gemm_f32_gflops) * 1e9;
   bytes_per_second = machine.read_gbps * 1e9;
