@@ -66,8 +66,8 @@ struct Loaded {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<Engine> engine;
 };
-// `quantised` as in LoadOptions: most verbs run many rows at a time.
-Loaded load_engine(const std::string& model, const std::string& dtype = "auto", const std::string& quantised = "widen");
+// `quantised` as in LoadOptions.
+Loaded load_engine(const std::string& model, const std::string& dtype = "auto", const std::string& quantised = "auto");
 void add_quantised_flag(CLI::App* verb, std::string& quantised);  // LoadOptions::quantised
 void add_dtype_flag(CLI::App* verb, std::string& dtype);
 

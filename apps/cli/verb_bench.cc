@@ -8,7 +8,7 @@ namespace saif::cli {
 namespace {
 
 struct Options {
-  std::string model = "smollm2", dtype = "auto", quantised = "widen";
+  std::string model = "smollm2", dtype = "auto", quantised = "auto";
   BenchOptions bench;
 };
 

@@ -80,8 +80,9 @@ RopeTable RopeCache::table(int64_t n_positions) {
     sin_.resize(static_cast<size_t>(wanted * kinds * half));
     for (int64_t row = n_positions_ * kinds; row < wanted * kinds; ++row) {
       const std::vector<double>& frequencies = frequencies_[static_cast<size_t>(row % kinds)];
+      const int64_t position = row / kinds;
       for (int64_t i = 0; i < half; ++i) {
-        const double angle = static_cast<double>(row / kinds) * frequencies[static_cast<size_t>(i)];
+        const double angle = static_cast<double>(position) * frequencies[static_cast<size_t>(i)];
         cos_[static_cast<size_t>(row * half + i)] = static_cast<float>(std::cos(angle) * attention_factor_);
         sin_[static_cast<size_t>(row * half + i)] = static_cast<float>(std::sin(angle) * attention_factor_);
       }

@@ -175,7 +175,7 @@ RopeSpec read_rope(ConfigReader& config, const Architecture& arch, RopeDefaults 
     }
     ConfigReader parameters = config.nested("rope_parameters");
     defaults.partial = config.number("partial_rotary_factor", defaults.partial);
-    const RopeSpec read = read_rope_parameters(parameters, arch, {rope.theta, defaults.partial});
+    RopeSpec read = read_rope_parameters(parameters, arch, {rope.theta, defaults.partial});
     if (has_theta && read.theta != rope.theta) {
       config.fail("rope_theta", std::to_string(rope.theta),
                   "rope_parameters' rope_theta " + std::to_string(read.theta));
