@@ -2,6 +2,7 @@
 #include <array>
 
 #include "base/file.h"
+#include "sae/loaders/gemma_scope.h"
 #include "sae/loaders/sae_lens.h"
 
 namespace saif {
@@ -9,6 +10,8 @@ namespace {
 
 constexpr std::array kLoaders = {
     SaeLoader{"sae_lens", is_sae_lens, load_sae_lens},
+    SaeLoader{"gemma_scope", is_gemma_scope, load_gemma_scope},
+    SaeLoader{"gemma_scope_2", is_gemma_scope_2, load_gemma_scope_2},
 };
 
 const SaeLoader* find_loader(const std::string& path) {

@@ -2,6 +2,7 @@
 // key that no loader asked for is an error that names it, never a silent default.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
