@@ -127,6 +127,30 @@ const Case kCases[] = {
     {"gemma_scope_2-no_config", "gemma_scope_2", "google/gemma-3-270m-pt", "blocks.11.hook_resid_post", "", true},
     {"gemma_scope_2-transcoder-affine", "gemma_scope_2", "google/gemma-3-1b-it", "blocks.5.ln2.hook_normalized",
      "blocks.5.hook_mlp_out", true},
+    {"dictionary_learning-AutoEncoder", "dictionary_learning", "EleutherAI/pythia-70m-deduped",
+     "blocks.8.hook_resid_post", "", true},
+    {"dictionary_learning-AutoEncoderNew", "dictionary_learning", "EleutherAI/pythia-70m-deduped",
+     "blocks.8.hook_resid_post", "", true},
+    {"dictionary_learning-AutoEncoderTopK", "dictionary_learning", "EleutherAI/pythia-70m-deduped",
+     "blocks.8.hook_resid_post", "", true},
+    {"dictionary_learning-BatchTopKSAE", "dictionary_learning", "EleutherAI/pythia-70m-deduped",
+     "blocks.8.hook_resid_post", "", true},
+    {"dictionary_learning-MatryoshkaBatchTopKSAE", "dictionary_learning", "EleutherAI/pythia-70m-deduped",
+     "blocks.8.hook_resid_post", "", true},
+    {"dictionary_learning-JumpReluAutoEncoder", "dictionary_learning", "EleutherAI/pythia-70m-deduped",
+     "blocks.8.hook_resid_post", "", true},
+    {"dictionary_learning-GatedAutoEncoder", "dictionary_learning", "EleutherAI/pythia-70m-deduped",
+     "blocks.8.hook_resid_post", "", true},
+    {"sparsify-topk", "sparsify", "", "blocks.6.hook_resid_post", "", true},
+    {"sparsify-groupmax", "sparsify", "", "blocks.6.hook_mlp_out", "", false},
+    {"sparsify-transcode-skip", "sparsify", "", "blocks.3.ln2.hook_normalized", "blocks.3.hook_mlp_out", false},
+    {"goodfire", "goodfire", "Llama-3.1-8B-Instruct", "blocks.19.hook_resid_post", "", true},
+    {"deepseek_r1", "deepseek_r1", "DeepSeek-R1-Distill-Llama-8B", "blocks.19.hook_resid_post", "", true},
+    {"openai-topk", "openai", "gpt2", "blocks.6.hook_resid_post", "", true},
+    {"openai-relu", "openai", "gpt2", "blocks.3.hook_mlp_out", "", true},
+    {"qwen_scope", "qwen_scope", "Qwen/Qwen3-1.7B-Base", "blocks.14.hook_resid_post", "", false},
+    {"qwen_scope-negative_kept", "qwen_scope", "Qwen/Qwen3-8B-Base", "blocks.3.hook_resid_post", "", false},
+    {"gpt2_hook_z_pt", "gpt2_hook_z", "gpt2-small", "blocks.0.attn.hook_z", "", true},
 };
 
 INSTANTIATE_TEST_SUITE_P(Sae, PublicFormat, testing::ValuesIn(kCases), [](const auto& test_case) {
@@ -150,7 +174,8 @@ TEST_P(HostileFile, IsRefusedByName) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Sae, HostileFile, testing::Values("npz_object_array"));
+INSTANTIATE_TEST_SUITE_P(Sae, HostileFile,
+                         testing::Values("npz_object_array", "pickle_os_system", "zip_path_traversal"));
 
 }  // namespace
 }  // namespace saif

@@ -2,8 +2,11 @@
 #include <array>
 
 #include "base/file.h"
+#include "sae/loaders/dictionary_learning.h"
 #include "sae/loaders/gemma_scope.h"
 #include "sae/loaders/sae_lens.h"
+#include "sae/loaders/sparsify.h"
+#include "sae/loaders/torch_pt.h"
 
 namespace saif {
 namespace {
@@ -12,6 +15,9 @@ constexpr std::array kLoaders = {
     SaeLoader{"sae_lens", is_sae_lens, load_sae_lens},
     SaeLoader{"gemma_scope", is_gemma_scope, load_gemma_scope},
     SaeLoader{"gemma_scope_2", is_gemma_scope_2, load_gemma_scope_2},
+    SaeLoader{"sparsify", is_sparsify, load_sparsify},
+    SaeLoader{"dictionary_learning", is_dictionary_learning, load_dictionary_learning},
+    SaeLoader{"goodfire, deepseek_r1, openai, qwen_scope, gpt2_hook_z", is_torch_pt, load_torch_pt},
 };
 
 const SaeLoader* find_loader(const std::string& path) {

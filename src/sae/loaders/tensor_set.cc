@@ -4,7 +4,6 @@
 #include <cmath>
 #include <regex>
 
-#include "sae/source.h"
 #include "saif/options.h"
 
 namespace saif {
@@ -180,6 +179,13 @@ void KeySet::finish() const {
                                  "\" is not known for this architecture, so its effect cannot be honoured" +
                                  (near.empty() ? "" : "; did you mean \"" + near + "\"?"));
   }
+}
+
+void set_linear_decoder(SaeSource& source, const TensorView& weight) {
+  const auto copy = std::make_shared<Tensor>(transposed(weight));
+  source.w_dec = copy->view();
+  source.owner =
+      std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const Tensor>>>(source.owner, copy);
 }
 
 std::string site_of_module(const std::string& module) {

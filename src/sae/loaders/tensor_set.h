@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "formats/safetensors.h"
+#include "sae/source.h"
 #include "saif/json.h"
 #include "saif/tensor.h"
 
@@ -78,6 +79,9 @@ class KeySet {
   Json json_;
   std::set<std::string, std::less<>> used_;
 };
+
+// Sets the decoder from torch's Linear weight, [d_out, d_sae]: a copy [d_sae, d_out] that the source owns.
+void set_linear_decoder(SaeSource& source, const TensorView& weight);
 
 // TransformerLens' name of "model.layers.7.output", "layers.6", "layers.3.mlp" and the like; "" when it is not known.
 std::string site_of_module(const std::string& module);
