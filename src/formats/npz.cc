@@ -34,7 +34,7 @@ class HeaderReader {
       if (!key || !take(":")) return error();
       if (*key == "descr" && !descr) {
         descr = true;
-        if (const auto failed = read_type(out.dtype)) return failed;
+        if (auto failed = read_type(out.dtype)) return failed;
       } else if (*key == "fortran_order" && !order) {
         order = true;
         out.column_major = take("True");
@@ -118,7 +118,7 @@ class HeaderReader {
 Result<NpyView> parse_npy(std::span<const std::byte> bytes) {
   const std::string_view text(reinterpret_cast<const char*>(bytes.data()), bytes.size());
   if (text.size() < 10 || text.substr(0, kMagic.size()) != kMagic) return bad("it does not begin as numpy arrays do");
-  const int version = text[6];
+  const auto version = static_cast<unsigned char>(text[6]);
   const size_t prefix = version == 1 ? 10 : 12;
   if (version < 1 || version > 3 || text.size() < prefix)
     return bad("version " + std::to_string(version) + "; expected 1 to 3");

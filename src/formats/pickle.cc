@@ -84,7 +84,7 @@ class Machine {
     const auto* begin = reinterpret_cast<const char*>(bytes_.data()) + at_;
     const void* end = std::memchr(begin, '\n', bytes_.size() - at_);
     if (end == nullptr) fail("it is cut off in a name");
-    const std::string out(take(static_cast<size_t>(static_cast<const char*>(end) - begin)));
+    std::string out(take(static_cast<size_t>(static_cast<const char*>(end) - begin)));
     take(1);
     return out;
   }

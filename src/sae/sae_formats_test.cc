@@ -151,6 +151,14 @@ const Case kCases[] = {
     {"qwen_scope", "qwen_scope", "Qwen/Qwen3-1.7B-Base", "blocks.14.hook_resid_post", "", false},
     {"qwen_scope-negative_kept", "qwen_scope", "Qwen/Qwen3-8B-Base", "blocks.3.hook_resid_post", "", false},
     {"gpt2_hook_z_pt", "gpt2_hook_z", "gpt2-small", "blocks.0.attn.hook_z", "", true},
+    {"llama_scope", "llama_scope", "", "blocks.15.hook_resid_post", "", true},
+    {"llama_scope_r1_distill", "llama_scope_r1_distill", "", "blocks.5.hook_resid_post", "", true},
+    {"llamascopium-jumprelu", "llamascopium", "", "blocks.9.hook_resid_post", "", true},
+    {"llamascopium-topk", "llamascopium", "", "blocks.9.hook_resid_post", "", false},
+    {"llamascopium-relu-glu", "llamascopium", "", "blocks.9.hook_resid_post", "", false},
+    {"llamascopium-inference", "llamascopium", "", "blocks.9.hook_resid_post", "", false},
+    {"layer_transcoder", "layer_transcoder", "Qwen/Qwen3-4B", "blocks.7.ln2.hook_normalized", "blocks.7.hook_mlp_out",
+     true},
 };
 
 INSTANTIATE_TEST_SUITE_P(Sae, PublicFormat, testing::ValuesIn(kCases), [](const auto& test_case) {

@@ -4,6 +4,8 @@
 #include "base/file.h"
 #include "sae/loaders/dictionary_learning.h"
 #include "sae/loaders/gemma_scope.h"
+#include "sae/loaders/layer_transcoder.h"
+#include "sae/loaders/llama_scope.h"
 #include "sae/loaders/sae_lens.h"
 #include "sae/loaders/sparsify.h"
 #include "sae/loaders/torch_pt.h"
@@ -17,6 +19,9 @@ constexpr std::array kLoaders = {
     SaeLoader{"gemma_scope_2", is_gemma_scope_2, load_gemma_scope_2},
     SaeLoader{"sparsify", is_sparsify, load_sparsify},
     SaeLoader{"dictionary_learning", is_dictionary_learning, load_dictionary_learning},
+    SaeLoader{"llama_scope", is_llama_scope, load_llama_scope},
+    SaeLoader{"llamascopium", is_llamascopium, load_llamascopium},
+    SaeLoader{"layer_transcoder", is_layer_transcoder, load_layer_transcoder},
     SaeLoader{"goodfire, deepseek_r1, openai, qwen_scope, gpt2_hook_z", is_torch_pt, load_torch_pt},
 };
 
