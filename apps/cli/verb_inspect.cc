@@ -82,11 +82,12 @@ Json inspect_any(const Context& context, const Options& o) {
   const fs::path path(o.path);
   if (fs::is_directory(path)) {
     if (fs::exists(path / "results.sqlite")) return inspect_study(o.path);
-    if (fs::exists(path / "config.json") && !fs::exists(path / "cfg.json")) return inspect_model(o.path);
-    const bool tokenizer = fs::exists(path / "tokenizer.json") || fs::exists(path / "tokenizer.model");
-    if (tokenizer && !fs::exists(path / "cfg.json")) return inspect_tokenizer(o.path);
+    if (Sae::recognises(o.path)) return inspect_sae(context, o);
+    if (fs::exists(path / "config.json")) return inspect_model(o.path);
+    if (fs::exists(path / "tokenizer.json") || fs::exists(path / "tokenizer.model")) return inspect_tokenizer(o.path);
     return inspect_sae(context, o);
   }
+  if (Sae::recognises(o.path)) return inspect_sae(context, o);
   if (fs::exists(path) && path.extension() == ".safetensors") return inspect_vector(o.path);
   if (fs::exists(path) && path.extension() != ".gguf") return inspect_sae(context, o);
   return inspect_model(o.path);
