@@ -74,12 +74,34 @@ def best_share(shares, names):
     return max(names, key=lambda name: pool(shares[name])[0] / max(pool(shares[name])[1], 1))
 
 
+def claim_of_k(sweeps, grids, ones):
+    """Each task's best cell for each k among all that the searches tried on as many contents: every k at a strength tuned
+    for it. Shares of the best of many cells are optimistic, alike for all k."""
+    shares = {}
+    for task, sweep in sweeps.items():
+        if task not in ones:
+            continue
+        cells = sweep["cells"] + grids.get(task, []) + ones[task]["cells"]
+        for k in (1, 5, 15, 30):
+            rows = [c for c in cells if c["k"] == k and c["n"] == 16]
+            if rows:
+                shares.setdefault(f"k = {k}", []).append(max(rows, key=lambda c: c["strict"]))
+    if "k = 1" not in shares or "k = 15" not in shares:
+        return []
+    return [{
+        "claim": "About fifteen latents are needed, one fails",
+        "verdict": verdict(shares["k = 15"], shares["k = 1"]),
+        "evidence": f"strict of the best layer, ranking and strength found for each k, {len(ones)} tasks, tuning split: "
+        + evidence(shares),
+    }]
+
+
 def claims_of_grids(grids):
     """grids: {task: cells of layer x k at the task's best other settings}, tuning split, few contents each."""
     cells = [c for rows in grids.values() for c in rows]
     if not cells:
         return []
-    layers, ks = sorted({c["layer"] for c in cells}), sorted({c["k"] for c in cells})
+    layers = sorted({c["layer"] for c in cells})
     layer_shares = {f"block {layer}": [c for c in cells if c["layer"] == layer and c["k"] == 15] for layer in layers}
     last = f"block {layers[-1]}"
     others = [name for name in layer_shares if name != last]
@@ -88,15 +110,6 @@ def claims_of_grids(grids):
         "verdict": verdict(layer_shares[last], layer_shares[best_share(layer_shares, others)]),
         "evidence": f"strict at k = 15 over {len(grids)} tasks, at the strength tuned for the task's best block, tuning split: " + evidence(layer_shares),
     }]
-    k_shares = {}
-    for k in ks:
-        rows = [[c for c in task if c["k"] == k] for task in grids.values()]
-        k_shares[f"k = {k}"] = [max(row, key=lambda c: c["strict"]) for row in rows if row]
-    out.append({
-        "claim": "About fifteen latents are needed, one fails",
-        "verdict": verdict(k_shares["k = 15"], k_shares["k = 1"]),
-        "evidence": f"best layer of each of {len(grids)} tasks, tuning split: " + evidence(k_shares),
-    })
     return out
 
 
@@ -124,8 +137,8 @@ def claim_of_beta(sweeps):
     }]
 
 
-def claims(sweeps, grids, tests, pres):
-    out = claims_of_grids(grids) + claim_of_beta(sweeps)
+def claims(sweeps, grids, tests, pres, ones):
+    out = claims_of_grids(grids) + claim_of_k(sweeps, grids, ones) + claim_of_beta(sweeps)
     shared = [task for task in sweeps if task in pres]
     if shared:
         shares = {"after": [sweeps[t]["best"]["test"] for t in shared], "before": [pres[t]["best"]["test"] for t in shared]}
@@ -148,7 +161,7 @@ def claims(sweeps, grids, tests, pres):
 # --- the study file --------------------------------------------------------------------------------------------------
 
 KEEP = ("layer", "k", "beta", "scale", "rank", "decay", "n",
-        "op", "norm_preserving", "strict", "strict_hits", "strict_ci", "checker")
+        "op", "norm_preserving", "strict", "strict_hits", "strict_ci", "checker", "perplexity")
 
 
 def slim(row):
@@ -190,7 +203,7 @@ def collect(work, tasks, settings, metrics):
         return read(path) if os.path.exists(path) else None
 
     study = dict(settings, tasks=[], sweep=[], placement=[])
-    sweeps, grids, tests, pres = {}, {}, {}, {}
+    sweeps, grids, tests, pres, ones = {}, {}, {}, {}, {}
     for task in tasks:
         title = read(os.path.join("data", "tasks", task + ".json"))["title"]
         sweep, own, grid = maybe(f"sweep-{task}"), maybe(f"diffmean-{task}"), maybe(f"grid-{task}")
@@ -206,10 +219,14 @@ def collect(work, tasks, settings, metrics):
         cells = list(sweep["cells"])
         if grid:
             # A switch that a sweep tries both ways: only the way that won.
-            norm = best["recipe"]["norm-preserving"]
+            norm = sweep["best"]["recipe"]["norm-preserving"]
             grids[task] = [c for c in grid["cells"] if c["norm_preserving"] == norm]
             cells += grid["cells"]
         study["sweep"].append({"task": task, "title": title, "cells": [slim(c) for c in cells]})
+        one = maybe(f"one-{task}")
+        if one:
+            ones[task] = one
+            study["sweep"][-1]["cells"] += [slim(c) for c in one["cells"]]
         test = maybe(f"test-{task}")
         tests[task] = test["rows"] if test else []
         pre = maybe(f"pre-{task}")
@@ -220,21 +237,23 @@ def collect(work, tasks, settings, metrics):
             study["placement"].append({"task": task, "title": title, "rows": rows})
         if test:
             entry["controls"] = {r["method"] + ("_pre" if r["placement"] == "pre" else ""): slim(r) for r in test["rows"]}
-    study["claims"] = claims(sweeps, grids, tests, pres)
+    study["claims"] = claims(sweeps, grids, tests, pres, ones)
     study["training"] = training(metrics)
     return {key: value for key, value in study.items() if value != []}
 
 
 def table(path):
-    rows = ["| instruction | none | prompted | **saif** [95 %] | difference of means | random direction | random latents |",
-            "|---|--:|--:|--:|--:|--:|--:|"]
+    rows = ["| instruction | none | prompted | **saif** [95 %] | difference of means | random direction | random latents "
+            "| perplexity: none, prompted, saif |",
+            "|---|--:|--:|--:|--:|--:|--:|--:|"]
     for task in read(path)["tasks"]:
         title = read(os.path.join("data", "tasks", task["name"] + ".json"))["title"]
         c = task["controls"]
         share = lambda row: f"{row['strict']:.2f}"
         low, high = c["saif"]["strict_ci"]
         rows.append(f"| {title} | {share(c['none'])} | {share(c['prompt'])} | **{share(c['saif'])}** [{low:.2f}, {high:.2f}] "
-                    f"| {share(task['diffmean_test'])} | {share(c['random'])} | {share(c['random_latents'])} |")
+                    f"| {share(task['diffmean_test'])} | {share(c['random'])} | {share(c['random_latents'])} "
+                    f"| {', '.join(str(round(c[m]['perplexity'])) for m in ('none', 'prompt', 'saif'))} |")
     return "\n".join(rows)
 
 

@@ -35,6 +35,13 @@ for task in $tasks; do
     --scale 0.75,1,1.3,1.8 --decay 0,0.1,0.5 --op project,add --contents 16 --screen 5 --confirm 1 --rounds 1
 done
 
+# A single latent at strengths of its own, for the claim about k: the demo's settings have five or more, whose answers are
+# the better language.
+for task in $tasks; do
+  step "one-$task" "$saif" sweep "$work/study" --task "$task" --order full --k 1 --layer 18,20,24,26 --scale 1,1.8,2.7 \
+    --op project,add --norm-preserving --rank sensitivity,mean_difference --contents 16 --screen 5 --confirm 1
+done
+
 collect() {
   python3 tools/collect_study.py --work "$work" --tasks "$tasks" --metrics models/smollm2-135m-instruct/metrics.jsonl \
     --out data/studies/smollm2.json
