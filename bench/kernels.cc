@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/parallel.h"
@@ -83,7 +84,7 @@ struct Machine {
   double peak, roof;  // GFLOP/s, GB/s
 };
 
-constexpr int64_t kCopyBytes = 96 << 20;
+constexpr int64_t kCopyBytes = 384 << 20;  // more than the last cache holds
 
 // SmolLM2-135M's products, weights in BF16.
 void bench_plain(saif::Backend& backend, const Machine& machine) {
@@ -114,11 +115,21 @@ void bench_plain(saif::Backend& backend, const Machine& machine) {
   }
 }
 
+std::vector<std::pair<Compute, int64_t>> product(const std::vector<Compute>& ways) {
+  std::vector<std::pair<Compute, int64_t>> out;
+  for (const Compute way : ways) {
+    for (const int64_t m : {1, 2, 4, 8, 32, 128, 512}) out.emplace_back(way, m);
+  }
+  return out;
+}
+
 // One matrix in BF16 and as blocks of each GGUF type, read where it lies.
 void bench_blocks(saif::Backend& backend, const Machine& machine) {
   constexpr int64_t kOut = 2048, kIn = 2048;
-  std::printf("%-8s %5s %9s %7s %8s %7s  (%lld x %lld)\n", "type", "rows", "GFLOP/s", "peak", "GB/s", "memory",
-              static_cast<long long>(kOut), static_cast<long long>(kIn));
+  std::printf("%-8s %-5s %5s %9s %7s %8s %7s  (%lld x %lld)\n", "type", "x", "rows", "GFLOP/s", "peak", "GB/s",
+              "memory", static_cast<long long>(kOut), static_cast<long long>(kIn));
+  std::vector<Compute> ways = {Compute::kBf16};
+  if (backend.has_int8()) ways.push_back(Compute::kInt8);
   for (uint32_t id = 0; id < 64; ++id) {
     const saif::GgmlTypeInfo* info = saif::find_ggml_type(id);
     if (info == nullptr || !info->can_dequantize || info->type == saif::GgmlType::kF32) continue;
@@ -127,18 +138,19 @@ void bench_blocks(saif::Backend& backend, const Machine& machine) {
     if (info->type == saif::GgmlType::kBf16) view.blocks.reset();
     const int64_t bytes = kOut * view.row_bytes(), copies = kCopyBytes / bytes;
     const std::vector<uint8_t> w(static_cast<size_t>(copies * bytes), 0x2c);
-    for (const int64_t m : {1, 2, 4, 8, 32, 128, 512}) {
+    for (const auto& [way, m] : product(view.blocks ? ways : std::vector<Compute>{Compute::kBf16})) {
       const std::vector<float> x(static_cast<size_t>(m * kIn), 0.5f);
       std::vector<float> y(static_cast<size_t>(m * kOut));
       int64_t copy = 0;
       const double s = best_seconds(0.15, [&] {
         view.data = w.data() + (copy++ % copies) * bytes;
         const saif::LinearPart part{view, nullptr, {y.data(), m, kOut}, false};
-        backend.linear({x.data(), m, kIn}, {&part, 1}, Compute::kBf16);
+        backend.linear({x.data(), m, kIn}, {&part, 1}, way);
       });
       const double flops = 2e-9 * static_cast<double>(m * kOut * kIn), gb = 1e-9 * static_cast<double>(bytes);
-      std::printf("%-8s %5lld %9.1f %6.0f%% %8.1f %6.0f%%\n", info->name, static_cast<long long>(m), flops / s,
-                  100.0 * flops / s / machine.peak, gb / s, 100.0 * gb / s / machine.roof);
+      std::printf("%-8s %-5s %5lld %9.1f %6.0f%% %8.1f %6.0f%%\n", info->name, way == Compute::kInt8 ? "8 bit" : "bf16",
+                  static_cast<long long>(m), flops / s, 100.0 * flops / s / machine.peak, gb / s,
+                  100.0 * gb / s / machine.roof);
     }
   }
 }

@@ -8,6 +8,7 @@
 #include <filesystem>
 
 #include "formats/safetensors.h"
+#include "kernels/backend.h"
 #include "saif/json.h"
 #include "support/paths.h"
 #include "support/run_model.h"
@@ -141,8 +142,8 @@ TEST_F(Smollm2, DiscoveryJobComputesSharedTokensOnce) {
   }
 }
 
-TEST_F(Smollm2, AnswersDoNotDependOnTheBatch) {
-  const auto prompts = discovery_prompts(engine_->tokenizer(), 1);
+void expect_same_answers_in_any_batch(Engine& engine) {
+  const auto prompts = discovery_prompts(engine.tokenizer(), 1);
   std::vector<GenerateRequest> requests;
   for (size_t i = 0; i < 24; ++i) {
     GenerateRequest r;
@@ -157,13 +158,22 @@ TEST_F(Smollm2, AnswersDoNotDependOnTheBatch) {
                   std::make_shared<AddVector>(std::vector<float>(576, static_cast<float>(i) / 8.0F))}};
     requests.push_back(std::move(r));
   }
-  const auto together = engine_->generate(requests, Control());
+  const auto together = engine.generate(requests, Control());
   for (const size_t i : {0, 1, 2, 3, 12, 23}) {
-    const auto alone = engine_->generate({&requests[i], 1}, Control())[0];
+    const auto alone = engine.generate({&requests[i], 1}, Control())[0];
     EXPECT_EQ(together[i].ids, alone.ids) << i;
     EXPECT_EQ(together[i].text, alone.text) << i;
     EXPECT_EQ(together[i].edited_rows, alone.edited_rows) << i;
   }
+}
+
+TEST_F(Smollm2, AnswersDoNotDependOnTheBatch) { expect_same_answers_in_any_batch(*engine_); }
+
+TEST_F(Smollm2, AnswersFromActivationsOf8BitsDoNotDependOnTheBatch) {
+  if (!make_cpu_backend()->has_int8()) GTEST_SKIP() << "this CPU has no dot products of 8 bits";
+  Engine engine(Model::load(test::model_path("smollm2"), {.quantised = "int8"}),
+                Tokenizer::load(test::model_path("smollm2")));
+  expect_same_answers_in_any_batch(engine);
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <optional>
 
 #include "formats/safetensors.h"
+#include "kernels/backend.h"
 #include "support/paths.h"
 #include "support/run_model.h"
 
@@ -126,6 +127,15 @@ TEST_P(GoldenBlocks, TheBitsOfWidenedMatrices) {
     const std::vector<int32_t> ids = ids_of(golden().at("ids"));
     EXPECT_EQ(Sequence(a, kept->architecture()).append(ids), Sequence(b, widened->architecture()).append(ids)) << dtype;
   }
+}
+
+// Activations of 8 bits cost about what bfloat16's do.
+TEST_P(GoldenBlocks, LogitsFromActivationsOf8Bits) {
+  if (!make_cpu_backend()->has_int8()) GTEST_SKIP() << "this CPU has no dot products of 8 bits";
+  const auto model = Model::load(GetParam().path(GetParam().model), {.quantised = "int8"});
+  Forward forward(model);
+  const std::vector<float> logits = Sequence(forward, model->architecture()).append(ids_of(golden().at("ids")));
+  EXPECT_LE(distance(logits, floats_of(golden().at("logits"))), 0.1);
 }
 
 class GoldenGreedy : public Golden {};

@@ -97,8 +97,8 @@ void add_dtype_flag(CLI::App* verb, std::string& dtype) {
 void add_quantised_flag(CLI::App* verb, std::string& quantised) {
   verb->add_option(
           "--quantised", quantised,
-          "matrices of GGUF block types: keep (less memory, faster for few rows), widen (faster for many), auto; "
-          "the answers are the same")
+          "matrices of GGUF block types: keep (less memory, faster for few rows), widen (faster for many), auto: the "
+          "answers are the same; int8 (activations of 8 bits, as in llama.cpp: fastest for few rows, other answers)")
       ->capture_default_str();
 }
 

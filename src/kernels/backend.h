@@ -21,7 +21,9 @@
 namespace saif {
 
 // In which type activations meet weights. kBf16: activations are rounded to bfloat16, products accumulate in float32.
-enum class Compute { kF32, kBf16 };
+// kInt8: as kBf16, but matrices of blocks whose `in` is a multiple of 64 meet activations of 8 bits, one scale per 32
+// of them (the largest / 127), as in llama.cpp's Q8_0.
+enum class Compute { kF32, kBf16, kInt8 };
 
 // A matrix as torch's Linear stores it: [out, in] row-major, F32, F16 or BF16, used where it lies.
 //
@@ -94,6 +96,7 @@ class Backend {
   virtual ~Backend() = default;
   virtual std::string name() const = 0;    // "cpu (avx512bf16)"
   virtual bool has_fast_bf16() const = 0;  // bf16 products are faster than float32 ones here
+  virtual bool has_int8() const = 0;       // linear() knows Compute::kInt8
 
   // --- products
   // All parts share x, which is rounded once. Dtypes may differ between parts.

@@ -1,7 +1,10 @@
 // Matrices of GGUF's blocks against the same matrix dequantised first, bit for bit, on every instruction set.
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels/backend.h"
 #include "support/kernel_matrices.h"
@@ -190,6 +193,63 @@ TEST_P(Blocks, EmbedHasTheBitsOfTheDequantisedTable) {
         expect_bits(expected.mat(), found.mat(), name_of(type));
       }
     }
+  }
+}
+
+// Products of 8 bits: near the reference, which multiplies the rounded activations in float32, and a row's bits do not
+// depend on the others.
+TEST_P(Blocks, Int8IsNearTheReferenceAndBatchInvariant) {
+  const auto cpu = make_cpu_backend(GetParam()), ref = make_ref_backend();
+  if (!cpu->has_int8()) GTEST_SKIP() << GetParam() << " has no dot products of 8 bits here";
+  Random random(31);
+  for (const GgmlType type : block_types()) {
+    std::vector<int64_t> widths = {256, 768};
+    if (info_of(type).block == 32) widths.insert(widths.end(), {64, 128, 192, 576});
+    for (const int64_t k : widths) {
+      const int64_t n = 37;
+      const BlockMatrix w(random, type, DType::kBf16, n, k);
+      const Tensor wide = convert(w.wide.view(), DType::kF32);
+      const Matrix bias = random.matrix(1, n), all = random.matrix(13, k, 3);
+      Matrix together(13, n);
+      for (const int64_t m : {13, 1, 2, 3, 4, 7}) {
+        Matrix x(m, k), expected(m, n), found(m, n);
+        for (int64_t r = 0; r < m; ++r) std::copy_n(all.mat().row(r), k, x.mat().row(r));
+        const LinearPart a{w.blocks, bias.mat().data(), expected.mat(), false};
+        const LinearPart b{w.blocks, bias.mat().data(), found.mat(), false};
+        ref->linear(x.mat(), {&a, 1}, Compute::kInt8);
+        cpu->linear(x.mat(), {&b, 1}, Compute::kInt8);
+        const std::string what = std::string(name_of(type)) + " " + std::to_string(m) + "x" + std::to_string(k);
+        for (int64_t r = 0; r < m; ++r) {
+          for (int64_t o = 0; o < n; ++o) {
+            double size = 0;  // of the terms, whose rounding remains where they cancel
+            for (int64_t c = 0; c < k; ++c) size += std::abs(x.mat()(r, c) * wide.f32()(o, c));
+            ASSERT_NEAR(expected.mat()(r, o), found.mat()(r, o), 1e-6 * (1 + size)) << what;
+          }
+        }
+        if (m == 13) {
+          for (int64_t r = 0; r < m; ++r) std::copy_n(found.mat().row(r), n, together.mat().row(r));
+        } else {
+          expect_bits(together.mat().rows_range(0, m), found.mat(), what + ": alone and together");
+        }
+      }
+    }
+  }
+}
+
+TEST_P(Blocks, Int8SpreadsInfinityAndTakesZeros) {
+  const auto cpu = make_cpu_backend(GetParam());
+  if (!cpu->has_int8()) GTEST_SKIP() << GetParam() << " has no dot products of 8 bits here";
+  Random random(32);
+  const BlockMatrix w(random, GgmlType::kQ80, DType::kBf16, 5, 64);
+  Matrix x(3, 64), y(3, 5);
+  x.mat()(1, 40) = std::numeric_limits<float>::infinity();
+  x.mat()(2, 3) = std::numeric_limits<float>::quiet_NaN();
+  const LinearPart part{w.blocks, nullptr, y.mat(), false};
+  cpu->linear(x.mat(), {&part, 1}, Compute::kInt8);
+  for (int64_t c = 0; c < 5; ++c) {
+    EXPECT_EQ(y.mat()(0, c), 0.0f);
+    EXPECT_TRUE(std::isnan(y.mat()(1, c)));
+    EXPECT_TRUE(std::isnan(y.mat()(2, c)));
   }
 }
 

@@ -31,10 +31,10 @@ struct Precision {
 };
 
 bool keeps_blocks(const std::string& quantised, const BackendFactory& backend) {
-  if (quantised == "keep") return true;
+  if (quantised == "keep" || quantised == "int8") return true;
   if (quantised == "widen") return false;
   if (quantised == "auto") return backend()->has_fast_bf16();
-  throw Error(Errc::kInvalidArgument, "quantised \"" + quantised + "\": expected auto, keep or widen");
+  throw Error(Errc::kInvalidArgument, "quantised \"" + quantised + "\": expected auto, keep, widen or int8");
 }
 
 Precision choose_precision(const LoadOptions& options, const BackendFactory& backend) {
@@ -46,6 +46,16 @@ Precision choose_precision(const LoadOptions& options, const BackendFactory& bac
   if (backend()->has_fast_bf16()) return {"bf16", {Compute::kBf16, DType::kBf16}};
   // Quantised weights carry at most 8 significant bits: bfloat16 halves their memory and the time to read it.
   return {"f32", {Compute::kF32, DType::kBf16}};
+}
+
+void check_int8(const Precision& precision, const BackendFactory& backend) {
+  if (!backend()->has_int8()) {
+    throw Error(Errc::kUnsupported,
+                "quantised \"int8\": this CPU has no dot products of 8 bits (AVX512-VNNI); use keep");
+  }
+  if (precision.bind.compute == Compute::kF32) {
+    throw Error(Errc::kInvalidArgument, "quantised \"int8\" and dtype \"f32\" exclude each other: leave one out");
+  }
 }
 
 Json scalar_json(const GgufValue& value) {
@@ -168,6 +178,7 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, c
   const std::string path = resolve_model(path_or_name);
   Precision precision = choose_precision(options, backend);
   precision.bind.keep_blocks = keeps_blocks(options.quantised, backend);
+  if (options.quantised == "int8") check_int8(precision, backend);
   Opened opened = directory_exists(path) ? open_folder(path) : open_gguf(path);
   LoadedModel::Parts parts;
   try {
@@ -182,7 +193,7 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, c
   parts.files = std::move(opened.files);
   parts.notes = std::move(opened.notes);
   parts.source = std::move(opened.source);
-  parts.compute = precision.bind.compute;
+  parts.compute = options.quantised == "int8" ? Compute::kInt8 : precision.bind.compute;
   parts.backend = backend;
   return std::make_shared<const LoadedModel>(std::move(parts));
 }

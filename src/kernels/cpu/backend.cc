@@ -5,6 +5,7 @@
 #include "base/check.h"
 #include "base/parallel.h"
 #include "kernels/cpu/attention.h"
+#include "kernels/cpu/int8.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/rows.h"
 #include "kernels/shapes.h"
@@ -65,14 +66,26 @@ const char* name_of(Isa isa) {
 class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(Isa isa)
-      : isa_(isa), linear_(isa), rows_(cpu::row_ops(isa)), sparse_(cpu::sparse_ops(isa)), attend_(cpu::attend(isa)) {}
+      : isa_(isa),
+        linear_(isa),
+        int8_(isa),
+        rows_(cpu::row_ops(isa)),
+        sparse_(cpu::sparse_ops(isa)),
+        attend_(cpu::attend(isa)) {}
 
   std::string name() const override { return std::string("cpu (") + name_of(isa_) + ")"; }
   bool has_fast_bf16() const override { return isa_ == Isa::kAvx512Bf16; }
+  bool has_int8() const override { return int8_.available(); }
 
   void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) override {
     internal::check_linear(x, parts);
-    linear_.run(x, parts, compute);
+    if (compute != Compute::kInt8) return linear_.run(x, parts, compute);
+    SAIF_CHECK(has_int8(), "products of 8 bits on " + name());
+    int8_parts_.clear();
+    other_parts_.clear();
+    for (const LinearPart& part : parts) (int8_.takes(part.w) ? int8_parts_ : other_parts_).push_back(part);
+    int8_.run(x, int8_parts_);
+    linear_.run(x, other_parts_, Compute::kBf16);
   }
 
   void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) override {
@@ -253,6 +266,8 @@ class CpuBackend final : public Backend {
 
   Isa isa_;
   cpu::Linear linear_;
+  cpu::Int8Linear int8_;
+  std::vector<LinearPart> int8_parts_, other_parts_;
   const cpu::RowOps& rows_;
   const cpu::SparseOps& sparse_;
   cpu::AttendFunction attend_;

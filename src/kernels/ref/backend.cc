@@ -76,28 +76,52 @@ const float* value_at(const Key& key, int64_t head, int64_t d_head) {
   return key.view->v + (head * key.view->capacity + key.token) * d_head;
 }
 
+// Blocks of 32 of each row become codes of 8 bits times a scale.
+void round_to_int8(std::vector<float>& x, int64_t cols) {
+  for (size_t i = 0; i < x.size();) {
+    const auto n = static_cast<size_t>(std::min<int64_t>(32, cols - static_cast<int64_t>(i) % cols));
+    float max = 0.0f;
+    for (size_t j = i; j < i + n; ++j) max = std::max(max, std::fabs(x[j]));
+    const float inverse = max > 0.0f ? 127.0f / max : 0.0f;
+    for (size_t j = i; j < i + n; ++j) x[j] = max / 127.0f * std::nearbyint(x[j] * inverse);
+    i += n;
+  }
+}
+
+// `round`: weights to bfloat16.
+void multiply(const std::vector<float>& x, int64_t rows, const LinearPart& part, bool round) {
+  const int64_t cols = part.w.in;
+  std::vector<float> weights(static_cast<size_t>(cols));
+  WeightView w = part.w;
+  if (!round && w.blocks) w.dtype = DType::kF32;  // as they are stored
+  for (int64_t o = 0; o < w.out; ++o) {
+    weight_row(w, o, weights.data());
+    if (round) round_to_bf16(weights);
+    for (int64_t r = 0; r < rows; ++r) {
+      float sum = 0.0f;
+      for (int64_t c = 0; c < cols; ++c) sum += x[r * cols + c] * weights[c];
+      if (part.bias != nullptr) sum += part.bias[o];
+      part.y(r, o) = part.accumulate ? part.y(r, o) + sum : sum;
+    }
+  }
+}
+
 class RefBackend final : public Backend {
  public:
   std::string name() const override { return "ref"; }
   bool has_fast_bf16() const override { return false; }
+  bool has_int8() const override { return true; }
 
   void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) override {
     internal::check_linear(x, parts);
     std::vector<float> rounded(static_cast<size_t>(x.rows() * x.cols()));
     for (int64_t r = 0; r < x.rows(); ++r) std::copy_n(x.row(r), x.cols(), rounded.data() + r * x.cols());
-    if (compute == Compute::kBf16) round_to_bf16(rounded);
-    std::vector<float> row(static_cast<size_t>(x.cols()));
+    std::vector<float> eight_bits = rounded;
+    if (compute != Compute::kF32) round_to_bf16(rounded);
+    if (compute == Compute::kInt8) round_to_int8(eight_bits, x.cols());
     for (const LinearPart& part : parts) {
-      for (int64_t o = 0; o < part.w.out; ++o) {
-        weight_row(part.w, o, row.data());
-        if (compute == Compute::kBf16) round_to_bf16(row);
-        for (int64_t r = 0; r < x.rows(); ++r) {
-          float sum = 0.0f;
-          for (int64_t c = 0; c < x.cols(); ++c) sum += rounded[r * x.cols() + c] * row[c];
-          if (part.bias != nullptr) sum += part.bias[o];
-          part.y(r, o) = part.accumulate ? part.y(r, o) + sum : sum;
-        }
-      }
+      const bool int8 = compute == Compute::kInt8 && part.w.blocks && x.cols() % 64 == 0;
+      multiply(int8 ? eight_bits : rounded, x.rows(), part, compute != Compute::kF32 && !int8);
     }
   }
 
