@@ -66,12 +66,14 @@ struct SparseLatents {
   double mean_l0() const;
 };
 
-struct SaeWeights {  // float32, canonical
-  Tensor w_enc;      // [d_sae, d_in] (transposed: a latent's encoder is a row)
-  Tensor b_enc;      // [d_sae]
-  Tensor w_dec;      // [d_sae, d_out]
-  Tensor b_dec;      // [d_out]
-  Tensor threshold;  // [d_sae], kJumpRelu
+struct SaeWeights {               // float32, canonical
+  Tensor w_enc;                   // [d_sae, d_in] (transposed: a latent's encoder is a row)
+  Tensor b_enc;                   // [d_sae]
+  Tensor w_dec;                   // [d_sae, d_out]
+  Tensor b_dec;                   // [d_out]
+  Tensor threshold;               // [d_sae], kJumpRelu
+  Tensor r_mag = {}, b_mag = {};  // [d_sae], kGated; b_enc is its gate's bias
+  Tensor w_skip = {};             // [d_out, d_in], skip
 };
 
 struct SaeLoadOptions {
@@ -87,7 +89,7 @@ class Sae {
   static std::shared_ptr<const Sae> load(const std::string& path, const SaeLoadOptions& options = {});
   // Whether a loader knows the layout of this folder or file, by names alone.
   static bool recognises(const std::string& path);
-  // kStandard, kTopK and kJumpRelu.
+  // kStandard, kTopK, kJumpRelu and kGated, without input normalisation; transcoders too.
   static std::shared_ptr<const Sae> from_weights(SaeConfig config, SaeWeights weights);
   virtual ~Sae() = default;
 
@@ -155,7 +157,15 @@ struct SaeTrainOptions {
   double warmup = 0.02;    // share of the steps
   double decay = 0.2;      // share of the steps, linearly to zero at the end
   double beta1 = 0.9, beta2 = 0.999, adam_eps = 1e-8;
-  int64_t auxiliary_k = 0;  // dead latents that learn the residual error; 0: d_in / 2
+  double l1_coefficient = 0.05;                               // relu, gated: see docs/sae_training.md for its unit
+  double l0_coefficient = 1.0;                                // jumprelu
+  std::string l0_penalty = "target";                          // jumprelu: target or linear
+  double bandwidth = 0.5;                                     // jumprelu: of the straight-through rectangle
+  double sparsity_warmup = 0.05;                              // share of the steps in which these coefficients grow
+  std::vector<double> prefixes = {0.0625, 0.125, 0.25, 0.5};  // matryoshka: shares of the latents
+  bool skip = false;                                          // transcoders: + W_skip x
+  int64_t resample_every = 0;                                 // steps after which dead latents start again; 0: never
+  int64_t auxiliary_k = 0;                                    // dead latents that learn the residual error; 0: d_in / 2
   double auxiliary_weight = 1.0 / 32;
   int64_t dead_after = 200000;     // tokens without firing until a latent counts as dead
   int64_t buffer = 262144;         // tokens in the shuffling buffer
@@ -168,9 +178,9 @@ struct SaeTrainOptions {
   int64_t seed = 0;
   template <typename V>
   void describe(V& v) {
-    v("kind", kind, "encoder: topk");
+    v("kind", kind, "relu, topk, batchtopk, jumprelu, gated, matryoshka (on batchtopk) or matryoshka-topk");
     v("d-sae", d_sae, "latents");
-    v("k", k, "active latents per token");
+    v("k", k, "active latents per token: exact (topk), in the mean (batchtopk), aimed at (jumprelu), at the start / 2");
     v("batch", batch, "tokens per step");
     v("epochs", epochs, "passes over the corpus");
     v("max-tokens", max_tokens, "training tokens at most; 0: the epochs decide");
@@ -180,8 +190,16 @@ struct SaeTrainOptions {
     v("beta1", beta1, "Adam");
     v("beta2", beta2, "Adam");
     v("adam-eps", adam_eps, "Adam");
+    v("l1-coefficient", l1_coefficient, "relu, gated: weight of the mean sum of activations / scale of the rows");
+    v("l0-coefficient", l0_coefficient, "jumprelu: weight of the penalty on L0");
+    v("l0-penalty", l0_penalty, "jumprelu: target, (L0 / k - 1)^2, or linear, L0 / k");
+    v("bandwidth", bandwidth, "jumprelu: width of the straight-through rectangle / scale of random pre-activations");
+    v("sparsity-warmup", sparsity_warmup, "share of the steps in which l1- and l0-coefficient grow from zero");
+    v("prefixes", prefixes, "matryoshka: nested prefixes as shares of the latents; the whole is added");
+    v("skip", skip, "transcoders: a linear map of the input is learnt beside the latents");
+    v("resample-every", resample_every, "steps after which dead latents start again at badly explained rows; 0: never");
     v("auxiliary-k", auxiliary_k, "dead latents that learn the residual error; 0: d_in / 2");
-    v("auxiliary-weight", auxiliary_weight, "weight of that loss");
+    v("auxiliary-weight", auxiliary_weight, "weight of that loss; 0: none");
     v("dead-after", dead_after, "tokens without firing until a latent counts as dead");
     v("buffer", buffer, "tokens in the shuffling buffer");
     v("skip-first", skip_first, "tokens left out at the start of every document");
@@ -216,13 +234,17 @@ std::vector<SaeTrainResult> train_saes(Engine& engine, std::span<const Site> sit
 class SaeTrainer {
  public:
   SaeTrainer(int64_t d_in, const SaeTrainOptions& options, int64_t total_steps, Mat<const float> sample);
+  // A transcoder: `target` [sample rows, d_out] is what it should give for the sample [rows, d_in].
+  SaeTrainer(const SaeTrainOptions& options, int64_t total_steps, Mat<const float> sample, Mat<const float> target);
   ~SaeTrainer();
   struct StepStats {
-    double loss = 0, auxiliary_loss = 0, fvu = 0, l0 = 0, dead = 0;
+    double loss = 0, auxiliary_loss = 0, penalty = 0, fvu = 0, l0 = 0, dead = 0;  // loss holds penalty
   };
-  StepStats step(Mat<const float> x);  // x [batch, d_in]
-  const SaeWeights& weights() const;
-  std::shared_ptr<const Sae> snapshot(const std::string& site, const std::string& model) const;
+  StepStats step(Mat<const float> x);                           // x [batch, d_in]
+  StepStats step(Mat<const float> x, Mat<const float> target);  // of a transcoder: target [batch, d_out]
+  const SaeWeights& weights() const;                            // without what only some kinds have
+  std::shared_ptr<const Sae> snapshot(const std::string& site, const std::string& model,
+                                      const std::string& site_out = "") const;
   void save_state(const std::string& file) const;
   void load_state(const std::string& file);
   int64_t steps_done() const;

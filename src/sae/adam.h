@@ -1,4 +1,4 @@
-// The arithmetic of one training step of a top-k SAE, on rows in cache. All functions are parallel, and what they
+// The arithmetic of one training step of an SAE, on rows in cache. All functions are parallel, and what they
 // compute does not depend on the number of threads: sums run in a fixed order.
 #pragma once
 
@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "sae/row_math.h"
 #include "saif/tensor.h"
 
 namespace saif {
@@ -19,16 +20,18 @@ struct SparseEntries {
 
   std::vector<int64_t> column_offsets;  // [n_latents + 1]
   std::vector<int32_t> column_rows;     // ascending within a latent
+  std::vector<int32_t> column_entries;  // where the entry lies in the arrays by row
   std::vector<float> column_values, column_gradients;
 
+  int64_t rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
   void clear();
   // Fills the column_* arrays.
   void transpose(int64_t n_latents);
 };
 
-// target[r] = base - x[r] + sum of the row's entries in the dictionary (with base nullptr: no base), multiplied by
-// `factor`; gradients of the entries = dot(target[r], their dictionary row); squared[r] = |residual|^2 before the
-// factor. x may be target.
+// target[r] = base - x[r] + sum of the row's entries in the dictionary (with base nullptr: no base; onto_target: what
+// stands in target[r] is part of the sum), multiplied by `factor`; gradients of the entries = dot(target[r], their
+// dictionary row); squared[r] = |residual|^2 before the factor. x may be target.
 struct ResidualTask {
   Mat<const float> x;
   const float* base = nullptr;  // [cols] or nullptr
@@ -36,14 +39,9 @@ struct ResidualTask {
   float factor = 1.0f;
   Mat<float> target;
   std::span<double> squared;  // [rows]
+  bool onto_target = false;
 };
 void residual_and_gradients(const ResidualTask& task, SparseEntries& entries);
-
-struct AdamStep {
-  float rate = 0;  // learning rate of this step
-  float beta1 = 0.9f, beta2 = 0.999f, eps = 1e-8f;
-  float correction1 = 1, correction2 = 1;  // 1 - beta^t
-};
 
 struct Moments {
   Tensor first, second;  // of the parameter's shape
@@ -54,6 +52,7 @@ struct RowParameters {
   Mat<float> value;
   Moments* moments = nullptr;
   uint16_t* shadow = nullptr;
+  float scale = 1.0f;  // the encoder's natural scale: multiplies the learning rate
 };
 
 // One source of a gradient: gradient[j] += sum over column entries of weight * rows[r].
@@ -61,6 +60,9 @@ struct GradientPart {
   const SparseEntries* entries = nullptr;
   Mat<const float> encoder_rows;  // met by the entries' gradients: what entered the encoder
   Mat<const float> decoder_rows;  // met by the entries' values: d loss / d reconstruction
+  // Where not empty: latents below prefix_ends[0] meet the first of as many equal blocks of decoder_rows, and so on.
+  std::span<const int64_t> prefix_ends = {};
+  Mat<const float> decoder_rows_of(int64_t latent) const;
 };
 
 // For every latent: both gradient rows from the parts, Adam on both, the decoder's gradient without its component along

@@ -300,10 +300,15 @@ std::shared_ptr<const Sae> Sae::from_weights(SaeConfig config, SaeWeights weight
     throw Error(Errc::kInvalidArgument,
                 "SAE weights: k is " + std::to_string(config.k) + "; expected 1 to " + std::to_string(d_sae));
   }
-  if (static_cast<int>(config.kind) > static_cast<int>(SaeKind::kJumpRelu)) {
-    throw Error(Errc::kInvalidArgument,
-                std::string("SAE weights: kind is ") + name_of(config.kind) + "; expected standard, topk or jumprelu");
+  if (static_cast<int>(config.kind) > static_cast<int>(SaeKind::kGated)) {
+    throw Error(Errc::kInvalidArgument, std::string("SAE weights: kind is ") + name_of(config.kind) +
+                                            "; expected standard, topk, jumprelu or gated");
   }
+  if (config.kind == SaeKind::kGated) {
+    require_shape(weights.r_mag, "r_mag", {d_sae});
+    require_shape(weights.b_mag, "b_mag", {d_sae});
+  }
+  if (config.skip) require_shape(weights.w_skip, "w_skip", {d_out, d_in});
   const auto owner = std::make_shared<SaeWeights>(std::move(weights));
   const auto copy = [](const Tensor& t) { return std::vector<float>(t.as<float>(), t.as<float>() + t.elements()); };
   SaeSource source;
@@ -317,6 +322,14 @@ std::shared_ptr<const Sae> Sae::from_weights(SaeConfig config, SaeWeights weight
   source.b_enc = copy(owner->b_enc);
   source.b_dec = copy(owner->b_dec);
   if (source.config.kind == SaeKind::kJumpRelu) source.threshold = copy(owner->threshold);
+  if (source.config.kind == SaeKind::kGated) {
+    source.gate_bias.swap(source.b_enc);
+    source.b_enc.assign(source.gate_bias.size(), 0.0f);
+    source.magnitude_scale = copy(owner->r_mag);
+    for (float& v : source.magnitude_scale) v = std::exp(v);
+    source.magnitude_bias = copy(owner->b_mag);
+  }
+  if (source.config.skip) source.w_skip = owner->w_skip.view();
   source.owner = owner;
   return make_sae(std::move(source), false);
 }

@@ -1,83 +1,19 @@
-// One top-k SAE in training: see docs/sae_training.md for the equations.
+// One SAE in training, of any kind: see docs/sae_training.md for the equations.
 #include <algorithm>
 #include <cmath>
 #include <numeric>
 
-#include "base/check.h"
 #include "base/parallel.h"
-#include "base/rng.h"
-#include "kernels/backend.h"
-#include "sae/adam.h"
-#include "sae/trainer_state.h"
+#include "sae/center.h"
+#include "sae/source.h"
+#include "sae/trainer_impl.h"
 #include "saif/options.h"
-#include "saif/sae.h"
 
 namespace saif {
 namespace {
 
-constexpr int64_t kChunkRows = 256;      // rows whose dense pre-activations exist at a time
-constexpr int64_t kRowBlock = 128;       // rows per partial sum: fixes the order of sums over a batch
-constexpr int64_t kMedianSample = 8192;  // rows of the sample that the geometric median looks at
-constexpr int kMedianSteps = 20;
-
-// Column sums in a fixed order, whatever the threads.
-std::vector<double> column_sums(Mat<const float> x) {
-  const int64_t blocks = (x.rows() + kRowBlock - 1) / kRowBlock;
-  std::vector<float> partial(static_cast<size_t>(blocks * x.cols()), 0.0f);
-  parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      float* sum = partial.data() + b * x.cols();
-      for (int64_t r = b * kRowBlock; r < std::min(x.rows(), (b + 1) * kRowBlock); ++r) {
-        const float* row = x.row(r);
-        for (int64_t c = 0; c < x.cols(); ++c) sum[c] += row[c];
-      }
-    }
-  });
-  std::vector<double> sums(static_cast<size_t>(x.cols()), 0.0);
-  for (int64_t b = 0; b < blocks; ++b) {
-    for (int64_t c = 0; c < x.cols(); ++c)
-      sums[static_cast<size_t>(c)] += partial[static_cast<size_t>(b * x.cols() + c)];
-  }
-  return sums;
-}
-
-// sum over rows of |x - center|^2, in a fixed order.
-double spread(Mat<const float> x, const std::vector<double>& center) {
-  const int64_t blocks = (x.rows() + kRowBlock - 1) / kRowBlock;
-  std::vector<double> partial(static_cast<size_t>(blocks), 0.0);
-  parallel_for(blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t b = begin; b < end; ++b) {
-      double sum = 0;
-      for (int64_t r = b * kRowBlock; r < std::min(x.rows(), (b + 1) * kRowBlock); ++r) {
-        const float* row = x.row(r);
-        for (int64_t c = 0; c < x.cols(); ++c) {
-          const double d = row[c] - center[static_cast<size_t>(c)];
-          sum += d * d;
-        }
-      }
-      partial[static_cast<size_t>(b)] = sum;
-    }
-  });
-  return std::accumulate(partial.begin(), partial.end(), 0.0);
-}
-
-// Weiszfeld's iteration from the mean: a centre that a few enormous rows cannot move.
-std::vector<double> geometric_median(Mat<const float> x) {
-  std::vector<double> center = column_sums(x);
-  for (double& c : center) c /= static_cast<double>(x.rows());
-  for (int step = 0; step < kMedianSteps; ++step) {
-    std::vector<double> next(center.size(), 0.0);
-    double total = 0;
-    for (int64_t r = 0; r < x.rows(); ++r) {
-      const double distance = std::sqrt(spread(x.rows_range(r, r + 1), center));
-      const double weight = 1.0 / std::max(distance, 1e-12);
-      total += weight;
-      for (size_t c = 0; c < next.size(); ++c) next[c] += weight * x(r, static_cast<int64_t>(c));
-    }
-    for (size_t c = 0; c < next.size(); ++c) center[c] = next[c] / total;
-  }
-  return center;
-}
+constexpr int64_t kChunkRows = 256;  // rows whose dense pre-activations exist at a time
+constexpr int64_t kRowBlock = 128;   // rows that one task takes
 
 Compute choose_compute(const std::string& name, const Backend& backend) {
   if (name == "f32") return Compute::kF32;
@@ -86,79 +22,7 @@ Compute choose_compute(const std::string& name, const Backend& backend) {
   throw Error(Errc::kInvalidArgument, "sae train: compute is \"" + name + "\"; expected auto, bf16 or f32");
 }
 
-void require(bool condition, const std::string& message) {
-  if (!condition) throw Error(Errc::kInvalidArgument, "sae train: " + message);
-}
-
 }  // namespace
-
-void check_train_options(const SaeTrainOptions& o, int64_t d_in) {
-  require(o.kind == "topk", "kind is \"" + o.kind + "\"; expected topk, the only encoder that is trained so far");
-  require(o.d_sae >= 1 && o.d_sae <= int64_t{1} << 24, "d-sae is " + std::to_string(o.d_sae) + "; expected 1 to 2^24");
-  require(o.k >= 1 && o.k <= o.d_sae,
-          "k is " + std::to_string(o.k) + "; expected 1 to d-sae, " + std::to_string(o.d_sae));
-  require(o.batch >= 1, "batch is " + std::to_string(o.batch) + "; expected 1 or more");
-  require(o.epochs > 0 && std::isfinite(o.epochs), "epochs must be positive");
-  require(o.max_tokens >= 0 && o.buffer >= 1 && o.skip_first >= 0 && o.context >= 2 && o.checkpoint_every >= 1,
-          "max-tokens, skip-first must be 0 or more, buffer and checkpoint-every 1 or more, context 2 or more");
-  require(o.lr >= 0 && o.warmup >= 0 && o.decay >= 0 && o.warmup <= 1 && o.decay <= 1,
-          "lr must be 0 or more, warmup and decay from 0 to 1");
-  require(o.beta1 >= 0 && o.beta1 < 1 && o.beta2 >= 0 && o.beta2 < 1 && o.adam_eps > 0,
-          "beta1 and beta2 must be in [0, 1), adam-eps above 0");
-  require(o.held_out >= 0 && o.held_out < 1, "held-out must be in [0, 1)");
-  require(o.auxiliary_k >= 0 && o.auxiliary_weight >= 0 && o.dead_after >= 1,
-          "auxiliary-k and auxiliary-weight must be 0 or more, dead-after 1 or more");
-  require(o.dtype == "bf16" || o.dtype == "f32", "dtype is \"" + o.dtype + "\"; expected bf16 or f32");
-  require(d_in >= 1, "activations have no width");
-}
-
-struct SaeTrainer::Impl {
-  SaeTrainOptions options;
-  int64_t d_in = 0, total_steps = 0;
-  std::unique_ptr<Backend> backend = make_cpu_backend();
-  Compute compute = Compute::kF32;
-  TrainerState state;
-  Tensor shadow;  // W_enc in bfloat16 [d_sae, d_in], where the product runs in it
-
-  // Of the step in progress.
-  Tensor centred, residual, error, auxiliary_residual, pre, dead_pre;
-  SparseEntries live, auxiliary;
-  std::vector<int32_t> dead;
-
-  void initialise(Mat<const float> sample);
-  void refresh_shadow();
-  double learning_rate() const;
-  void find_dead();
-  void encode(Mat<const float> x);
-  void select(Mat<const float> h, const std::vector<int32_t>* names, int64_t k, SparseEntries& out);
-  double auxiliary_pass(float factor);
-  void update(int64_t rows, const AdamStep& step);
-  StepStats run(Mat<const float> x);
-};
-
-void SaeTrainer::Impl::initialise(Mat<const float> sample) {
-  const int64_t d_sae = options.d_sae;
-  state.allocate(d_in, d_sae);
-  const Mat<const float> few = sample.rows_range(0, std::min(sample.rows(), kMedianSample));
-  const std::vector<double> center = geometric_median(few);
-  const double mean_square = spread(few, center) / static_cast<double>(few.rows());
-  state.scale = mean_square > 0 ? std::sqrt(mean_square) : 1.0;
-  for (int64_t c = 0; c < d_in; ++c)
-    state.weights.b_dec.as<float>()[c] = static_cast<float>(center[static_cast<size_t>(c)]);
-  const Mat<float> dec = state.weights.w_dec.f32(), enc = state.weights.w_enc.f32();
-  parallel_for(d_sae, 64, [&](int64_t begin, int64_t end) {
-    for (int64_t j = begin; j < end; ++j) {
-      Rng rng(static_cast<uint64_t>(options.seed), static_cast<uint64_t>(j));
-      double sum = 0;
-      for (int64_t c = 0; c < d_in; ++c) {
-        dec(j, c) = static_cast<float>(rng.normal());
-        sum += static_cast<double>(dec(j, c)) * dec(j, c);
-      }
-      const auto inverse = static_cast<float>(1.0 / std::sqrt(std::max(sum, 1e-30)));
-      for (int64_t c = 0; c < d_in; ++c) enc(j, c) = dec(j, c) *= inverse;
-    }
-  });
-}
 
 void SaeTrainer::Impl::refresh_shadow() {
   if (compute == Compute::kBf16) shadow = convert(state.weights.w_enc.view(), DType::kBf16);
@@ -181,129 +45,172 @@ void SaeTrainer::Impl::find_dead() {
   }
 }
 
-// Appends the k largest positive entries of each row of h; names: what the columns are called (nullptr: themselves).
-void SaeTrainer::Impl::select(Mat<const float> h, const std::vector<int32_t>* names, int64_t k, SparseEntries& out) {
-  std::vector<int32_t> index_data(static_cast<size_t>(h.rows() * k));
-  std::vector<float> value_data(index_data.size());
-  const Mat<int32_t> index(index_data.data(), h.rows(), k);
-  const Mat<float> value(value_data.data(), h.rows(), k);
-  backend->top_k(h, k, true, index, value);
-  for (int64_t r = 0; r < h.rows(); ++r) {
-    for (int64_t i = 0; i < k && index(r, i) >= 0; ++i) {
-      out.latents.push_back(names != nullptr ? (*names)[static_cast<size_t>(index(r, i))] : index(r, i));
-      out.values.push_back(value(r, i));
-    }
-    out.offsets.push_back(static_cast<int64_t>(out.latents.size()));
+void SaeTrainer::Impl::prepare(Mat<const float> x, Mat<const float> target) {
+  const int64_t n = x.rows();
+  if (residual.empty() || residual.shape()[0] != n) {
+    input = Tensor(DType::kF32, {n, d_in});
+    residual = Tensor(DType::kF32, {n, d_out});
+    error = Tensor();
+    auxiliary_residual = Tensor();
   }
-}
-
-void SaeTrainer::Impl::encode(Mat<const float> x) {
-  const int64_t n = x.rows(), d_sae = options.d_sae;
+  if (pre.empty()) pre = Tensor(DType::kF32, {kChunkRows, options.d_sae});
+  if (!dead.empty() && dead_pre.empty()) dead_pre = Tensor(DType::kF32, {kChunkRows, options.d_sae});
   const float* b_dec = state.weights.b_dec.as<float>();
-  const Mat<float> in = centred.f32();
+  const Mat<float> in = input.f32();
   parallel_for(n, kRowBlock, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      for (int64_t c = 0; c < d_in; ++c) in(r, c) = x(r, c) - b_dec[c];
+      std::copy_n(x.row(r), d_in, in.row(r));
+      if (!transcoder) add_scaled(in.row(r), b_dec, -1.0f, d_in);
     }
   });
-  live.clear();
-  auxiliary.clear();
+  now.rows = n;
+  now.unit = static_cast<double>(n) * state.scale * state.scale;
+  now.factor = static_cast<float>(2.0 / now.unit);
+  now.scale = static_cast<float>(state.scale);
+  const double warm = options.sparsity_warmup * static_cast<double>(total_steps);
+  now.warmth = warm > 0 ? std::min(1.0, (static_cast<double>(state.steps) + 1.0) / warm) : 1.0;
+  now.target = target;
+  now.w_dec = state.weights.w_dec.f32();
+  now.b_enc = state.weights.b_enc.as<float>();
+  now.b_dec = b_dec;
+  now.residual = residual.f32();
+  now.has_skip = options.skip;
+  now.outer = now.decoder_rows = residual.f32();
+  now.prefix_ends = {};
+  if (!options.skip) return;
+  const LinearPart part{{state.weights.w_skip.data(), DType::kF32, d_out, d_in}, nullptr, residual.f32(), false};
+  backend->linear(x, {&part, 1}, Compute::kF32);
+}
+
+// Entries of the batch's rows, and of the dead latents for the auxiliary loss.
+void SaeTrainer::Impl::encode() {
+  const Mat<const float> in = input.f32();
+  const int64_t n = in.rows(), d_sae = options.d_sae;
   const bool bf16 = compute == Compute::kBf16;
   const WeightView w{bf16 ? shadow.data() : state.weights.w_enc.data(), bf16 ? DType::kBf16 : DType::kF32, d_sae, d_in};
-  const auto n_dead = static_cast<int64_t>(dead.size());
+  const auto n_dead = static_cast<int64_t>(options.auxiliary_weight > 0 ? dead.size() : 0);
   const int64_t auxiliary_k =
       std::min(n_dead, options.auxiliary_k > 0 ? options.auxiliary_k : std::max<int64_t>(1, d_in / 2));
-  for (int64_t begin = 0; begin < n; begin += kChunkRows) {
-    const int64_t rows = std::min(kChunkRows, n - begin);
-    const Mat<float> h = pre.f32().rows_range(0, rows);
-    const LinearPart part{w, state.weights.b_enc.as<float>(), h, false};
-    backend->linear(in.rows_range(begin, begin + rows), {&part, 1}, compute);
-    select(h, nullptr, options.k, live);
-    if (n_dead == 0) continue;
-    const Mat<float> few(dead_pre.as<float>(), rows, n_dead);
-    parallel_for(rows, 16, [&](int64_t first, int64_t last) {
-      for (int64_t r = first; r < last; ++r) {
-        for (int64_t i = 0; i < n_dead; ++i) few(r, i) = h(r, dead[static_cast<size_t>(i)]);
-      }
-    });
-    select(few, &dead, auxiliary_k, auxiliary);
-  }
+  do {
+    now.live.clear();
+    auxiliary.clear();
+    for (int64_t begin = 0; begin < n; begin += kChunkRows) {
+      const int64_t rows = std::min(kChunkRows, n - begin);
+      const Mat<float> h = pre.f32().rows_range(0, rows);
+      const LinearPart part{w, state.weights.b_enc.as<float>(), h, false};
+      backend->linear(in.rows_range(begin, begin + rows), {&part, 1}, compute);
+      kind->select(h, *backend, now.live);
+      if (n_dead == 0) continue;
+      const Mat<float> few(dead_pre.as<float>(), rows, n_dead);
+      parallel_for(rows, 16, [&](int64_t first, int64_t last) {
+        for (int64_t r = first; r < last; ++r) {
+          for (int64_t i = 0; i < n_dead; ++i) few(r, i) = h(r, dead[static_cast<size_t>(i)]);
+        }
+      });
+      append_top(few, auxiliary_k, &dead, *backend, auxiliary);
+    }
+  } while (!kind->settle(now.live, n));
 }
 
 // The dead latents on what the live ones left over. Returns sum |e^ - e|^2.
-double SaeTrainer::Impl::auxiliary_pass(float factor) {
-  if (dead.empty()) return 0.0;
-  const int64_t n = residual.shape()[0];
+double SaeTrainer::Impl::auxiliary_pass() {
+  if (dead.empty() || options.auxiliary_weight <= 0) return 0.0;
+  const int64_t n = now.rows;
   if (error.empty()) {
-    error = Tensor(DType::kF32, {n, d_in});
-    auxiliary_residual = Tensor(DType::kF32, {n, d_in});
+    error = Tensor(DType::kF32, {n, d_out});
+    auxiliary_residual = Tensor(DType::kF32, {n, d_out});
   }
   parallel_for(n, kRowBlock, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const float* from = residual.f32().row(r);
       float* to = error.f32().row(r);
-      for (int64_t c = 0; c < d_in; ++c) to[c] = -from[c] / factor;
+      for (int64_t c = 0; c < d_out; ++c) to[c] = -from[c] / now.factor;
     }
   });
   std::vector<double> squared(static_cast<size_t>(n));
-  residual_and_gradients({error.f32(), nullptr, state.weights.w_dec.f32(),
-                          factor * static_cast<float>(options.auxiliary_weight), auxiliary_residual.f32(), squared},
+  residual_and_gradients({error.f32(), nullptr, now.w_dec, now.factor * static_cast<float>(options.auxiliary_weight),
+                          auxiliary_residual.f32(), squared},
                          auxiliary);
   auxiliary.transpose(options.d_sae);
   return std::accumulate(squared.begin(), squared.end(), 0.0);
 }
 
-void SaeTrainer::Impl::update(int64_t rows, const AdamStep& step) {
+void SaeTrainer::Impl::update(Mat<const float> x, const AdamStep& step) {
   const int64_t d_sae = options.d_sae;
-  std::vector<GradientPart> parts = {{&live, centred.f32(), residual.f32()}};
+  std::vector<GradientPart> parts = {{&now.live, input.f32(), now.decoder_rows, now.prefix_ends}};
   if (!dead.empty() && options.auxiliary_weight > 0) {
-    parts.push_back({&auxiliary, centred.f32(), auxiliary_residual.f32()});
+    parts.push_back({&auxiliary, input.f32(), auxiliary_residual.f32()});
   }
+  const std::vector<double> outer = column_sums(now.outer);
   std::vector<float> bias_gradient(static_cast<size_t>(d_sae)), pull(static_cast<size_t>(d_in));
   SaeWeights& w = state.weights;
   const RowParameters encoder{w.w_enc.f32(), &state.encoder,
-                              compute == Compute::kBf16 ? shadow.as<uint16_t>() : nullptr};
-  const RowParameters decoder{w.w_dec.f32(), &state.decoder, nullptr};
+                              compute == Compute::kBf16 ? shadow.as<uint16_t>() : nullptr,
+                              static_cast<float>(state.encoder_scale)};
+  const RowParameters decoder{w.w_dec.f32(), &state.decoder};
   update_rows(parts, step, encoder, decoder, bias_gradient, pull);
+  kind->finish(now, bias_gradient);
+  if (options.skip) update_skip(x, step);
 
-  const auto scale = static_cast<float>(state.scale);
-  const std::vector<double> outer = column_sums(residual.f32().rows_range(0, rows));
-  for (size_t c = 0; c < pull.size(); ++c) pull[c] = (static_cast<float>(outer[c]) - pull[c]) * scale;
+  const float scale = now.scale;
+  std::vector<float> center(static_cast<size_t>(d_out));
+  for (size_t c = 0; c < center.size(); ++c) {
+    center[c] = (static_cast<float>(outer[c]) - (transcoder ? 0.0f : pull[c])) * scale;
+  }
   for (float& g : bias_gradient) g *= scale;
   update_vector({w.b_enc.as<float>(), bias_gradient.size()}, bias_gradient, scale, step, state.encoder_bias);
-  update_vector({w.b_dec.as<float>(), pull.size()}, pull, scale, step, state.decoder_bias);
+  update_vector({w.b_dec.as<float>(), center.size()}, center, scale, step, state.decoder_bias);
+  for (KindVector* v : kind->vectors()) {
+    if (v->unit == 0) continue;
+    update_vector({v->value.as<float>(), v->gradient.size()}, v->gradient, v->unit, step, v->moments);
+  }
 }
 
-SaeTrainer::StepStats SaeTrainer::Impl::run(Mat<const float> x) {
-  const int64_t n = x.rows(), d_sae = options.d_sae;
-  require(x.cols() == d_in && n >= 1, "a batch has " + std::to_string(n) + " rows of width " +
-                                          std::to_string(x.cols()) + "; expected width " + std::to_string(d_in));
-  if (residual.empty() || residual.shape()[0] != n) {
-    centred = Tensor(DType::kF32, {n, d_in});
-    residual = Tensor(DType::kF32, {n, d_in});
-    error = Tensor();
-    auxiliary_residual = Tensor();
-  }
-  if (pre.empty()) pre = Tensor(DType::kF32, {kChunkRows, d_sae});
-  find_dead();
-  if (!dead.empty() && dead_pre.empty()) dead_pre = Tensor(DType::kF32, {kChunkRows, d_sae});
-  encode(x);
+// d loss / d W_skip = residual^T x
+void SaeTrainer::Impl::update_skip(Mat<const float> x, const AdamStep& step) {
+  const Tensor rows = transposed(residual.view());  // [d_out, B]
+  const Tensor columns = transposed({DType::kF32, {x.rows(), d_in}, x.data()});
+  Tensor gradient(DType::kF32, {d_out, d_in});
+  const LinearPart part{{columns.data(), DType::kF32, d_in, now.rows}, nullptr, gradient.f32(), false};
+  backend->linear(rows.f32(), {&part, 1}, Compute::kF32);
+  const auto n = static_cast<size_t>(gradient.elements());
+  update_vector({state.weights.w_skip.as<float>(), n}, {gradient.as<float>(), n},
+                static_cast<float>(state.encoder_scale), step, state.skip);
+}
 
-  const double unit = static_cast<double>(n) * state.scale * state.scale;
-  const auto factor = static_cast<float>(2.0 / unit);
-  std::vector<double> squared(static_cast<size_t>(n));
-  residual_and_gradients(
-      {x, state.weights.b_dec.as<float>(), state.weights.w_dec.f32(), factor, residual.f32(), squared}, live);
-  live.transpose(d_sae);
+void SaeTrainer::Impl::count_fired() {
+  auto* since = state.since_fired.as<int64_t>();
+  const SparseEntries& live = now.live;
+  for (int64_t j = 0; j < options.d_sae; ++j) {
+    const auto begin = live.column_values.begin() + live.column_offsets[static_cast<size_t>(j)];
+    const auto end = live.column_values.begin() + live.column_offsets[static_cast<size_t>(j) + 1];
+    since[j] = std::any_of(begin, end, [](float v) { return v > 0; }) ? 0 : since[j] + now.rows;
+  }
+}
+
+SaeTrainer::StepStats SaeTrainer::Impl::run(Mat<const float> x, Mat<const float> target) {
+  const int64_t n = x.rows(), d_sae = options.d_sae;
+  require_training(x.cols() == d_in && n >= 1 && target.rows() == n && target.cols() == d_out && x.contiguous(),
+                   "a batch has " + std::to_string(n) + " rows of width " + std::to_string(x.cols()) + " for " +
+                       std::to_string(target.rows()) + " of width " + std::to_string(target.cols()) +
+                       "; expected as many of widths " + std::to_string(d_in) + " and " + std::to_string(d_out));
+  find_dead();
+  prepare(x, target);
+  encode();
+
   StepStats stats;
-  const double error_sum = std::accumulate(squared.begin(), squared.end(), 0.0);
-  stats.auxiliary_loss = options.auxiliary_weight > 0 ? auxiliary_pass(factor) / unit : 0.0;
-  stats.loss = error_sum / unit + options.auxiliary_weight * stats.auxiliary_loss;
-  std::vector<double> mean = column_sums(x);
+  double extra = 0;
+  const double error_sum = kind->reconstruct(now, extra);
+  stats.penalty = kind->penalise(now);
+  now.live.transpose(d_sae);
+  stats.auxiliary_loss = auxiliary_pass() / now.unit;
+  stats.loss = error_sum / now.unit + extra + stats.penalty + options.auxiliary_weight * stats.auxiliary_loss;
+  std::vector<double> mean = column_sums(target);
   for (double& m : mean) m /= static_cast<double>(n);
-  const double variance = spread(x, mean);
+  const double variance = spread(target, mean);
   stats.fvu = variance > 0 ? error_sum / variance : 0.0;
-  stats.l0 = static_cast<double>(live.latents.size()) / static_cast<double>(n);
+  const auto active = std::count_if(now.live.values.begin(), now.live.values.end(), [](float v) { return v > 0; });
+  stats.l0 = static_cast<double>(active) / static_cast<double>(n);
   stats.dead = static_cast<double>(dead.size()) / static_cast<double>(d_sae);
 
   AdamStep step;
@@ -314,49 +221,71 @@ SaeTrainer::StepStats SaeTrainer::Impl::run(Mat<const float> x) {
   step.eps = static_cast<float>(options.adam_eps);
   step.correction1 = static_cast<float>(1.0 - std::pow(options.beta1, t));
   step.correction2 = static_cast<float>(1.0 - std::pow(options.beta2, t));
-  update(n, step);
-
-  auto* since = state.since_fired.as<int64_t>();
-  for (int64_t j = 0; j < d_sae; ++j) {
-    since[j] = live.column_offsets[static_cast<size_t>(j) + 1] > live.column_offsets[static_cast<size_t>(j)]
-                   ? 0
-                   : since[j] + n;
-  }
+  update(x, step);
+  count_fired();
   ++state.steps;
+  if (options.resample_every > 0 && state.steps % options.resample_every == 0) resample();
   return stats;
 }
 
 SaeTrainer::SaeTrainer(int64_t d_in, const SaeTrainOptions& options, int64_t total_steps, Mat<const float> sample)
     : impl_(std::make_unique<Impl>()) {
-  check_train_options(options, d_in);
-  require(sample.rows() >= 1 && sample.cols() == d_in, "the sample has " + std::to_string(sample.rows()) +
-                                                           " rows of width " + std::to_string(sample.cols()) +
-                                                           "; expected rows of width " + std::to_string(d_in));
-  require(total_steps >= 1,
-          "there is nothing to train on: fewer tokens than one batch of " + std::to_string(options.batch));
-  impl_->options = options;
-  impl_->d_in = d_in;
-  impl_->total_steps = total_steps;
-  impl_->compute = choose_compute(options.compute, *impl_->backend);
-  impl_->initialise(sample);
-  impl_->refresh_shadow();
+  require_training(sample.cols() == d_in, "the sample has rows of width " + std::to_string(sample.cols()) +
+                                              "; expected " + std::to_string(d_in));
+  require_training(!options.skip, "skip is for transcoders; an SAE with it could pass its input through");
+  impl_->begin(options, total_steps, sample, sample);
+}
+
+SaeTrainer::SaeTrainer(const SaeTrainOptions& options, int64_t total_steps, Mat<const float> sample,
+                       Mat<const float> target)
+    : impl_(std::make_unique<Impl>()) {
+  check_transcoder_options(options);
+  require_training(sample.rows() == target.rows(), "the sample has " + std::to_string(sample.rows()) + " rows for " +
+                                                       std::to_string(target.rows()) + " of the output site");
+  impl_->transcoder = true;
+  impl_->begin(options, total_steps, sample, target);
+}
+
+void SaeTrainer::Impl::begin(const SaeTrainOptions& with, int64_t steps, Mat<const float> sample,
+                             Mat<const float> target) {
+  check_train_options(with, sample.cols());
+  require_training(sample.rows() >= 1, "the sample has no rows");
+  require_training(steps >= 1,
+                   "there is nothing to train on: fewer tokens than one batch of " + std::to_string(with.batch));
+  options = with;
+  d_in = sample.cols();
+  d_out = target.cols();
+  total_steps = steps;
+  compute = choose_compute(options.compute, *backend);
+  kind = make_training_kind(options);
+  initialise(sample, target);
+  refresh_shadow();
 }
 
 SaeTrainer::~SaeTrainer() = default;
 
-SaeTrainer::StepStats SaeTrainer::step(Mat<const float> x) { return impl_->run(x); }
+SaeTrainer::StepStats SaeTrainer::step(Mat<const float> x) {
+  require_training(!impl_->transcoder, "a transcoder's step needs the rows of the output site");
+  return impl_->run(x, x);
+}
+
+SaeTrainer::StepStats SaeTrainer::step(Mat<const float> x, Mat<const float> target) { return impl_->run(x, target); }
 
 const SaeWeights& SaeTrainer::weights() const { return impl_->state.weights; }
 
 int64_t SaeTrainer::steps_done() const { return impl_->state.steps; }
 
-std::shared_ptr<const Sae> SaeTrainer::snapshot(const std::string& site, const std::string& model) const {
+std::shared_ptr<const Sae> SaeTrainer::snapshot(const std::string& site, const std::string& model,
+                                                const std::string& site_out) const {
   SaeConfig config;
-  config.kind = SaeKind::kTopK;
-  config.d_in = config.d_out = impl_->d_in;
+  config.d_in = impl_->d_in;
+  config.d_out = impl_->d_out;
   config.d_sae = impl_->options.d_sae;
-  config.k = impl_->options.k;
+  config.transcoder = impl_->transcoder;
+  config.apply_b_dec_to_input = !impl_->transcoder;
+  config.skip = impl_->options.skip;
   config.site = site;
+  config.site_out = site_out;
   config.model = model;
   config.format = "sae_lens";
   const SaeWeights& w = impl_->state.weights;
@@ -365,24 +294,29 @@ std::shared_ptr<const Sae> SaeTrainer::snapshot(const std::string& site, const s
   copy.b_enc = w.b_enc.clone();
   copy.w_dec = w.w_dec.clone();
   copy.b_dec = w.b_dec.clone();
+  if (config.skip) copy.w_skip = w.w_skip.clone();
+  impl_->kind->save(config, copy);
   return Sae::from_weights(std::move(config), std::move(copy));
 }
 
 // What a state must have in common with the trainer that takes it up.
-static std::string identity_of(const SaeTrainOptions& options, int64_t d_in, int64_t total_steps) {
+static std::string identity_of(const SaeTrainOptions& options, int64_t d_in, int64_t d_out, int64_t total_steps) {
   Json out = options_to_json(options);
   out["d_in"] = d_in;
+  out["d_out"] = d_out;
   out["total_steps"] = total_steps;
   return out.dump();
 }
 
 void SaeTrainer::save_state(const std::string& file) const {
-  impl_->state.save(file, identity_of(impl_->options, impl_->d_in, impl_->total_steps));
+  const Impl& i = *impl_;
+  i.state.save(file, identity_of(i.options, i.d_in, i.d_out, i.total_steps), i.kind->vectors());
 }
 
 void SaeTrainer::load_state(const std::string& file) {
-  impl_->state.load(file, identity_of(impl_->options, impl_->d_in, impl_->total_steps));
-  impl_->refresh_shadow();
+  Impl& i = *impl_;
+  i.state.load(file, identity_of(i.options, i.d_in, i.d_out, i.total_steps), i.kind->vectors());
+  i.refresh_shadow();
 }
 
 }  // namespace saif
