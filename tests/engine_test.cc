@@ -169,6 +169,11 @@ void expect_same_answers_in_any_batch(Engine& engine) {
 
 TEST_F(Smollm2, AnswersDoNotDependOnTheBatch) { expect_same_answers_in_any_batch(*engine_); }
 
+TEST_F(Smollm2, AnswersFromKeysInBfloat16DoNotDependOnTheBatch) {
+  Engine engine(Model::load(test::model_path("smollm2"), {.kv = "bf16"}), Tokenizer::load(test::model_path("smollm2")));
+  expect_same_answers_in_any_batch(engine);
+}
+
 TEST_F(Smollm2, AnswersFromActivationsOf8BitsDoNotDependOnTheBatch) {
   if (!make_cpu_backend()->has_int8()) GTEST_SKIP() << "this CPU has no dot products of 8 bits";
   Engine engine(Model::load(test::model_path("smollm2"), {.quantised = "int8"}),

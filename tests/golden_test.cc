@@ -1,6 +1,7 @@
 // Tiny models against what Transformers computes with them (tests' outside material, README in data/goldens).
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <optional>
 
@@ -67,11 +68,11 @@ class Golden : public testing::TestWithParam<Case> {
     if (!GetParam().own) SAIF_REQUIRE_SHARED("data/" + GetParam().golden);
     golden_.emplace(SafetensorsFile::open(GetParam().path(GetParam().golden)));
   }
-  std::shared_ptr<const Model> load(const std::string& dtype) {
+  std::shared_ptr<const Model> load(const std::string& dtype, const std::string& kv = "f32") {
     const Case& c = GetParam();
     std::string path = c.path(c.model);
     if (!c.config.empty()) path = with_config(path, c.path(c.config), "saif_golden_" + c.label);
-    return Model::load(path, {dtype});
+    return Model::load(path, {.dtype = dtype, .kv = kv});
   }
   const SafetensorsFile& golden() const { return *golden_; }
   // golden.json beside the tensors.
@@ -113,6 +114,15 @@ TEST_P(Golden, LogitsInBfloat16) {
   const double most =
       GetParam().bf16 > 0 ? GetParam().bf16 : about().at("tolerance").at("bfloat16_activations").as_double();
   EXPECT_LE(distance(logits, floats_of(golden().at("logits"))), most);
+}
+
+// Keys and values in bfloat16 alone, all else in float32: their rounding is all that differs, and edits and patterns
+// are as they were.
+TEST_P(Golden, LogitsFromKeysAndValuesInBfloat16) {
+  const auto model = load("f32", "bf16");
+  Forward forward(model);
+  const std::vector<float> logits = Sequence(forward, model->architecture()).append(ids_of(golden().at("ids")));
+  EXPECT_LE(distance(logits, floats_of(golden().at("logits"))), std::max(0.05, GetParam().bf16));
 }
 
 // Matrices used as blocks where they lie give the bits of those widened at load.

@@ -94,19 +94,19 @@ void add_dtype_flag(CLI::App* verb, std::string& dtype) {
   verb->add_option("--dtype", dtype, "auto, bf16 or f32: the type the model runs in")->capture_default_str();
 }
 
-void add_quantised_flag(CLI::App* verb, std::string& quantised) {
+void add_load_flags(CLI::App* verb, LoadOptions& options) {
+  add_dtype_flag(verb, options.dtype);
   verb->add_option(
-          "--quantised", quantised,
+          "--quantised", options.quantised,
           "matrices of GGUF block types: keep (less memory, faster for few rows), widen (faster for many), auto: the "
           "answers are the same; int8 (activations of 8 bits, as in llama.cpp: fastest for few rows, other answers)")
       ->capture_default_str();
+  verb->add_option("--kv", options.kv, "keys and values in memory: f32, or bf16 (half the memory, faster when long)")
+      ->capture_default_str();
 }
 
-Loaded load_engine(const std::string& model, const std::string& dtype, const std::string& quantised) {
+Loaded load_engine(const std::string& model, const LoadOptions& options) {
   Loaded out;
-  LoadOptions options;
-  options.dtype = dtype;
-  options.quantised = quantised;
   out.model = Model::load(model, options);
   out.tokenizer = Tokenizer::load(out.model->path());
   out.engine = std::make_unique<Engine>(out.model, out.tokenizer);

@@ -66,10 +66,9 @@ struct Loaded {
   std::shared_ptr<const Tokenizer> tokenizer;
   std::unique_ptr<Engine> engine;
 };
-// `quantised` as in LoadOptions.
-Loaded load_engine(const std::string& model, const std::string& dtype = "auto", const std::string& quantised = "auto");
-void add_quantised_flag(CLI::App* verb, std::string& quantised);  // LoadOptions::quantised
+Loaded load_engine(const std::string& model, const LoadOptions& options = {});
 void add_dtype_flag(CLI::App* verb, std::string& dtype);
+void add_load_flags(CLI::App* verb, LoadOptions& options);  // all of them
 
 void say(const Context& context, const std::string& line);  // stderr, unless --quiet
 void print_line(const std::string& line);                   // stdout; throws Error{kIo} when it cannot be written

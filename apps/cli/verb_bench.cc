@@ -8,7 +8,8 @@ namespace saif::cli {
 namespace {
 
 struct Options {
-  std::string model = "smollm2", dtype = "auto", quantised = "auto";
+  std::string model = "smollm2";
+  LoadOptions load;
   BenchOptions bench;
 };
 
@@ -38,16 +39,14 @@ Loaded load_shape(const Context& context, const Options& o) {
   const TemporaryFolder folder;
   say(context, "making random weights of " + o.bench.shape);
   make_random_model(folder.path(), o.bench.shape);
-  LoadOptions options;
-  options.dtype = o.dtype;
   Loaded out;
-  out.model = Model::load(folder.path(), options);
+  out.model = Model::load(folder.path(), o.load);
   out.engine = std::make_unique<Engine>(out.model, nullptr);
   return out;
 }
 
 void bench(const Context& context, const Options& o) {
-  const Loaded loaded = o.bench.shape.empty() ? load_engine(o.model, o.dtype, o.quantised) : load_shape(context, o);
+  const Loaded loaded = o.bench.shape.empty() ? load_engine(o.model, o.load) : load_shape(context, o);
   const std::vector<BenchRow> rows = run_bench(*loaded.engine, o.bench, context.control);
   if (context.json) {
     Json out = Json::array();
@@ -72,8 +71,7 @@ void add_bench(CLI::App& root, Context& context) {
                    "random weights in place of a model: smollm2-135m, smollm2-360m, llama-3.2-1b");
   verb->add_option("--job", o->bench.job, "a discovery job (JSON): contents x variants, latents at a site");
   verb->add_option("--seconds", o->bench.seconds, "per measurement, about")->capture_default_str();
-  add_dtype_flag(verb, o->dtype);
-  add_quantised_flag(verb, o->quantised);
+  add_load_flags(verb, o->load);
   verb->callback([o, &context] { bench(context, *o); });
 }
 

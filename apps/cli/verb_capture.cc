@@ -26,7 +26,7 @@ void capture(const Context& context, const Options& o) {
   if (o.positions != "all" && o.positions != "last") {
     throw UsageError("--positions is \"" + o.positions + "\"; expected all or last");
   }
-  const Loaded loaded = load_engine(o.model, o.dtype);
+  const Loaded loaded = load_engine(o.model, {.dtype = o.dtype});
   const int n_layers = static_cast<int>(loaded.model->architecture().n_layers);
   std::vector<Site> sites;
   for (const std::string& name : o.sites) sites.push_back(Site::parse(name, n_layers));

@@ -8,7 +8,8 @@ namespace saif::cli {
 namespace {
 
 struct Options {
-  std::string model, file, ids, system, dtype = "auto", quantised = "auto";
+  std::string model, file, ids, system;
+  LoadOptions load;
   std::vector<std::string> prompts, stop, steer;
   int64_t max_tokens = 128;
   SamplingOptions sampling;
@@ -83,7 +84,7 @@ Json result_json(const Prompt& prompt, const GenerateResult& result, const Optio
 void run(Context& context, const Options& o) {
   if (!o.system.empty() && !o.chat) throw UsageError("run: --system needs --chat");
   const Loaded loaded = [&] {
-    Loaded l = load_engine(o.model, o.dtype, o.quantised);
+    Loaded l = load_engine(o.model, o.load);
     l.engine = std::make_unique<Engine>(l.model, l.tokenizer, EngineOptions{.max_batch = o.batch});
     return l;
   }();
@@ -150,8 +151,7 @@ void add_run(CLI::App& root, Context& context) {
   verb->add_option("--system", o->system, "system message (with --chat)");
   verb->add_flag("--chat", o->chat, "put prompts through the model's chat template");
   verb->add_flag("--ignore-eos", o->ignore_eos, "do not end at end-of-text tokens");
-  add_dtype_flag(verb, o->dtype);
-  add_quantised_flag(verb, o->quantised);
+  add_load_flags(verb, o->load);
   verb->callback([o, &context] { run(context, *o); });
 }
 

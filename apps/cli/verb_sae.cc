@@ -112,7 +112,7 @@ struct TrainArguments {
 };
 
 void train(const Context& context, const TrainArguments& o) {
-  const Loaded loaded = load_engine(o.corpus.model, o.corpus.dtype);
+  const Loaded loaded = load_engine(o.corpus.model, {.dtype = o.corpus.dtype});
   std::vector<Site> sites;
   for (const std::string& name : o.sites) {
     sites.push_back(Site::parse(name, static_cast<int>(loaded.model->architecture().n_layers)));
@@ -155,7 +155,7 @@ struct EvalArguments {
 
 void evaluate_verb(const Context& context, const EvalArguments& o) {
   const auto sae = Sae::load(o.sae);
-  const Loaded loaded = load_engine(o.corpus.model, o.corpus.dtype);
+  const Loaded loaded = load_engine(o.corpus.model, {.dtype = o.corpus.dtype});
   const auto documents = read_documents(o.corpus, *loaded.tokenizer, o.context);
   const SaeEvaluation evaluation = evaluate_sae(*sae, *loaded.engine, documents, context.control);
   const Json json = evaluation.to_json();

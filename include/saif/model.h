@@ -102,6 +102,7 @@ struct Architecture {
   }
   int64_t rope_context() const;  // prompts longer than this take longrope's long divisors; 0: no longrope
   Json to_json() const;
+  DType kv_dtype = DType::kF32;  // of keys and values: not the model's, but LoadOptions'
 };
 
 // What one row of a batch is.
@@ -135,6 +136,9 @@ struct LoadOptions {
   // int8: as keep, but products take activations rounded to 8 bits per 32 of them, as llama.cpp does: the fastest for
   // few rows, and other answers (about 1 % noise in each product). Still batch-invariant.
   std::string quantised = "auto";
+  // Keys and values in memory: f32, or bf16 (half the memory, and attention by bfloat16 products where the CPU has
+  // them).
+  std::string kv = "f32";
 };
 
 class Model {

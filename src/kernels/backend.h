@@ -56,12 +56,18 @@ enum class Activation { kSilu, kGeluTanh, kGeluErf, kRelu };
 // One layer's keys and values of one KV segment. Tokens sit at absolute positions [begin, begin + length).
 // k: [n_kv_heads][capacity / 16][d_head][16]  keys in transposed blocks of 16 tokens: scores of 16 keys at a time
 // v: [n_kv_heads][capacity][d_head]
+//
+// In bfloat16 k16 and v16 stand in their place, as pairs; queries and probabilities are rounded to bfloat16 there.
+// k16: [n_kv_heads][capacity / 16][(d_head + 1) / 2][16][2]  dimensions 2 i and 2 i + 1 of a key; 0 past the last one
+// v16: [n_kv_heads][capacity / 2][d_head][2]                 the value of token 2 t + 1, then that of token 2 t
 struct KvView {
   float* k = nullptr;
   float* v = nullptr;
   int64_t capacity = 0;  // multiple of 16
   int64_t begin = 0;
   int64_t length = 0;
+  uint16_t* k16 = nullptr;
+  uint16_t* v16 = nullptr;
 };
 constexpr int64_t kKvBlock = 16;
 

@@ -88,15 +88,23 @@ TEST_P(Operations, EmbedAndRope) {
 // Keys and values of n tokens in segments of the given lengths, filled through kv_store; room past them is NaN.
 struct Chain {
   std::vector<std::vector<float>> memory;
+  std::vector<std::vector<uint16_t>> memory16;
   std::vector<KvView> views;
 };
 Chain make_chain(Backend& backend, Mat<const float> k, Mat<const float> v, int64_t d_head,
-                 const std::vector<int64_t>& lengths) {
+                 const std::vector<int64_t>& lengths, DType dtype = DType::kF32) {
   Chain chain;
   int64_t begin = 0;
   for (const int64_t length : lengths) {
     KvView view{nullptr, nullptr, (length + 15) / 16 * 16 + 16, begin, length};
+    const int64_t heads = k.cols() / d_head;
+    for (uint16_t** p : {&view.k16, &view.v16}) {
+      if (dtype != DType::kBf16) break;
+      const auto size = static_cast<size_t>(view.capacity * heads * (d_head + 1));
+      *p = chain.memory16.emplace_back(size, uint16_t{0x7fff}).data();
+    }
     for (float** p : {&view.k, &view.v}) {
+      if (dtype == DType::kBf16) break;
       chain.memory.emplace_back(static_cast<size_t>(view.capacity * k.cols()), std::numeric_limits<float>::quiet_NaN());
       *p = chain.memory.back().data();
     }
@@ -168,6 +176,43 @@ TEST_P(Operations, Attention) {
                                                   {41, 2, 41, chain.views}, {43, 32, 43, chain.views}};
           cpu_->attention(q.mat(), runs, shape, found.mat());
           expect_bits(expected.mat(), found.mat(), "attention over a cut chain");
+        }
+      }
+    }
+  }
+}
+
+// In bfloat16: near the reference, which rounds the same inputs but not the probabilities; and no bit depends on the
+// cut, though it changes which tokens are a pair.
+TEST_P(Operations, AttentionInBfloat16) {
+  Random random(27);
+  for (const auto& [n_heads, n_kv, d] :
+       {std::tuple<int64_t, int64_t, int64_t>{9, 3, 64}, {4, 4, 10}, {8, 1, 40}, {2, 2, 7}, {6, 2, 96}}) {
+    for (const AttentionShape shape :
+         {AttentionShape{n_heads, n_kv, d, 0.3f, 0.0f, 0}, AttentionShape{n_heads, n_kv, d, 0.3f, 2.0f, 0},
+          AttentionShape{n_heads, n_kv, d, 0.3f, 0.0f, 5}, AttentionShape{n_heads, n_kv, d, 0.3f, 0.0f, 1}}) {
+      const int64_t n = 75;
+      const Matrix k = random.matrix(n, n_kv * d, 3), v = random.matrix(n, n_kv * d, 1),
+                   q = random.matrix(n, n_heads * d, 5, 3.0f);
+      const Chain whole = make_chain(*cpu_, k.mat(), v.mat(), d, {n}, DType::kBf16);
+      const Chain by_ref = make_chain(*ref_, k.mat(), v.mat(), d, {n}, DType::kBf16);
+      EXPECT_EQ(whole.memory16, by_ref.memory16);
+      const AttentionRun all{0, n, 0, whole.views};
+      compare(random.matrix(n, n_heads * d, 2), "attention", 4e-3, [&](Backend& b, Mat<float> z) {
+        b.attention(q.mat(), {&all, 1}, shape, z);
+      });
+      Matrix expected(n, n_heads * d);
+      cpu_->attention(q.mat(), {&all, 1}, shape, expected.mat());
+      for (const std::vector<int64_t>& cut : {std::vector<int64_t>{1, 74}, {16, 59}, {3, 20, 17, 35}, {40, 1, 1, 33}}) {
+        const Chain chain = make_chain(*cpu_, k.mat(), v.mat(), d, cut, DType::kBf16);
+        for (const int threads : {1, 2}) {
+          const ThreadCount count(threads);
+          Matrix found(n, n_heads * d);
+          const std::vector<AttentionRun> runs = {{0, 1, 0, chain.views},   {1, 6, 1, whole.views},
+                                                  {7, 1, 7, whole.views},   {8, 33, 8, chain.views},
+                                                  {41, 2, 41, chain.views}, {43, 32, 43, chain.views}};
+          cpu_->attention(q.mat(), runs, shape, found.mat());
+          expect_bits(expected.mat(), found.mat(), "attention over a cut chain in bfloat16");
         }
       }
     }

@@ -75,7 +75,9 @@ void check_kv_store(Mat<const float> k, Mat<const float> v, int64_t d_head, cons
   check_same(k, v, "kv_store");
   SAIF_CHECK(d_head > 0 && k.cols() % d_head == 0,
              "kv_store: columns are not whole heads of " + std::to_string(d_head));
-  SAIF_CHECK(segment.k != nullptr && segment.v != nullptr && segment.capacity % kKvBlock == 0, "kv_store: bad segment");
+  const bool wide = segment.k != nullptr && segment.v != nullptr,
+             half = segment.k16 != nullptr && segment.v16 != nullptr;
+  SAIF_CHECK(wide != half && segment.capacity % kKvBlock == 0, "kv_store: bad segment");
   SAIF_CHECK(at >= 0 && at + k.rows() <= segment.capacity,
              "kv_store: tokens [" + std::to_string(at) + ", " + std::to_string(at + k.rows()) +
                  ") exceed the segment's capacity of " + std::to_string(segment.capacity));

@@ -32,7 +32,8 @@ class KvSegment {
  private:
   int64_t begin_, capacity_, length_ = 0;
   int64_t n_kv_heads_, d_head_;
-  std::vector<Tensor> keys_, values_;  // per layer
+  bool in_bf16_;
+  std::vector<Tensor> keys_, values_;  // per layer; pairs of bfloat16 lie in float32 tensors, too
 };
 
 // Consecutive rows of one sequence or trie node. chain.back() is the segment that receives the rows' own keys; the

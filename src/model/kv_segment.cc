@@ -50,6 +50,7 @@ KvSegment::KvSegment(const Architecture& arch, int64_t begin, int64_t capacity)
       capacity_((capacity + kKvBlock - 1) / kKvBlock * kKvBlock),
       n_kv_heads_(arch.n_kv_heads),
       d_head_(arch.d_head),
+      in_bf16_(arch.kv_dtype == DType::kBf16),
       keys_(static_cast<size_t>(arch.n_layers)),
       values_(static_cast<size_t>(arch.n_layers)) {
   SAIF_CHECK(begin >= 0 && capacity >= 0, "KV segment with a negative begin or capacity");
@@ -69,11 +70,19 @@ void KvSegment::grow_to(int64_t length) {
 KvView KvSegment::view(int layer) {
   Tensor& keys = keys_.at(static_cast<size_t>(layer));
   Tensor& values = values_.at(static_cast<size_t>(layer));
+  const int64_t tokens = n_kv_heads_ * capacity_;
   if (keys.empty()) {
-    keys = KvPool::shared().take(n_kv_heads_ * capacity_ * d_head_);
-    values = KvPool::shared().take(n_kv_heads_ * capacity_ * d_head_);
+    keys = KvPool::shared().take(in_bf16_ ? tokens * ((d_head_ + 1) / 2) : tokens * d_head_);
+    values = KvPool::shared().take(in_bf16_ ? tokens / 2 * d_head_ : tokens * d_head_);
   }
-  return {keys.as<float>(), values.as<float>(), capacity_, begin_, length_};
+  if (!in_bf16_) return {keys.as<float>(), values.as<float>(), capacity_, begin_, length_};
+  return {nullptr,
+          nullptr,
+          capacity_,
+          begin_,
+          length_,
+          reinterpret_cast<uint16_t*>(keys.as<float>()),
+          reinterpret_cast<uint16_t*>(values.as<float>())};
 }
 
 KvView KvSegment::view_to_store(int layer, int64_t at, int64_t n) {
@@ -81,10 +90,13 @@ KvView KvSegment::view_to_store(int layer, int64_t at, int64_t n) {
   const int64_t end = at + n, block = end / kKvBlock;
   if (end % kKvBlock == 0 || block * kKvBlock < at) return segment;
   // Blocks are read whole: the rest of one that is begun now must not hold what was there before.
-  const int64_t floats = kKvBlock * d_head_;
-  for (int64_t head = 0; head < n_kv_heads_; ++head) {
-    std::fill_n(segment.k + head * capacity_ * d_head_ + block * floats, floats, 0.0F);
-    std::fill_n(segment.v + head * capacity_ * d_head_ + block * floats, floats, 0.0F);
+  for (Tensor* memory : {&keys_.at(static_cast<size_t>(layer)), &values_.at(static_cast<size_t>(layer))}) {
+    const bool is_keys = memory == &keys_.at(static_cast<size_t>(layer));
+    const int64_t pair = is_keys ? (d_head_ + 1) / 2 * 2 : d_head_;  // keys of odd width are padded in bfloat16
+    const int64_t floats = in_bf16_ ? kKvBlock * pair / 2 : kKvBlock * d_head_;
+    for (int64_t head = 0; head < n_kv_heads_; ++head) {
+      std::fill_n(memory->as<float>() + (head * (capacity_ / kKvBlock) + block) * floats, floats, 0.0F);
+    }
   }
   return segment;
 }

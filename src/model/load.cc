@@ -48,6 +48,12 @@ Precision choose_precision(const LoadOptions& options, const BackendFactory& bac
   return {"f32", {Compute::kF32, DType::kBf16}};
 }
 
+DType kv_dtype(const std::string& kv) {
+  if (kv == "f32") return DType::kF32;
+  if (kv == "bf16") return DType::kBf16;
+  throw Error(Errc::kInvalidArgument, "kv \"" + kv + "\": expected f32 or bf16");
+}
+
 void check_int8(const Precision& precision, const BackendFactory& backend) {
   if (!backend()->has_int8()) {
     throw Error(Errc::kUnsupported,
@@ -187,6 +193,7 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, c
     throw Error(error.code(), path + ": " + error.what());
   }
   parts.arch = std::move(opened.plan.arch);
+  parts.arch.kv_dtype = kv_dtype(options.kv);
   parts.path = path;
   parts.name = std::move(opened.name);
   parts.dtype = precision.dtype;

@@ -23,7 +23,7 @@ const hn::CappedTag<float, kKvBlock> kVector;
 const hn::CappedTag<float, 1> kSingle;
 using V = hn::Vec<decltype(kVector)>;
 constexpr auto kLanes = static_cast<int64_t>(hn::MaxLanes(hn::CappedTag<float, kKvBlock>()));
-constexpr int kQueries = 6;  // queries of a tile
+constexpr int kQueries = Attention16::kMaxQueries;  // queries of a tile
 constexpr int kWide =
     kLanes == 16 ? 4 : 2;  // vectors of a value row at a time: 6 x 4 sums of 32 registers, 6 x 2 of 16
 constexpr float kMinusInfinity = -std::numeric_limits<float>::infinity();
@@ -33,9 +33,11 @@ struct Tile {
   int64_t n = 0, base = 0, end = 0, stride = 0;  // keys [base, end); base is a multiple of 16
   int64_t head[kQueries] = {}, position[kQueries] = {}, visible[kQueries] = {};  // query i sees [visible, position]
   int64_t row[kQueries] = {};
-  float* q = nullptr;       // [d_head][n]
-  float* scores = nullptr;  // [n][stride], 16 floats of slack at either end
-  float* sums = nullptr;    // [n][d_head]
+  float* q = nullptr;         // [d_head][n]
+  uint32_t* q16 = nullptr;    // [(d_head + 1) / 2][n], where keys are bfloat16
+  uint32_t* words = nullptr;  // scratch of Attention16::add
+  float* scores = nullptr;    // [n][stride], 16 floats of slack at either end
+  float* sums = nullptr;      // [n][d_head]
 };
 
 // Scores of kN vectors of keys at k + j * [step] for kQ queries.
@@ -66,10 +68,18 @@ HWY_INLINE void score_vectors(const Tile& tile, int64_t d_head, const float* k0,
 }
 
 template <int kQ>
-void score_view(const Tile& tile, const AttentionShape& shape, int64_t kv_head, const KvView& view) {
+void score_view(const AttentionInput& input, const Tile& tile, int64_t kv_head, const KvView& view) {
+  const AttentionShape& shape = input.shape;
   const int64_t low = std::max<int64_t>(0, tile.base - view.begin);
   const int64_t high = std::min(view.length, tile.end - view.begin);
   if (low >= high) return;
+  if (view.k16 != nullptr) {
+    const int64_t block = low / kKvBlock, n = (high + kKvBlock - 1) / kKvBlock - block;
+    const int64_t first = kv_head * (view.capacity / kKvBlock) + block;
+    input.in_bf16.score(tile.q16, kQ, view.k16 + first * ((shape.d_head + 1) / 2 * 2 * kKvBlock), n, shape.d_head,
+                        tile.scores + view.begin - tile.base + block * kKvBlock, tile.stride);
+    return;
+  }
   constexpr int64_t kPerBlock = kKvBlock / kLanes;
   const float* keys = view.k + kv_head * view.capacity * shape.d_head;
   const auto at = [&](int64_t v)
@@ -156,13 +166,20 @@ void add_values(const Tile& tile, const float* p, const float* v, int64_t n, int
 
 // Adds values of positions [from, to) to queries [i, i + kQ).
 template <int kQ>
-void add_range(const Tile& tile, const AttentionTask& task, int64_t d_head, int64_t i, int64_t from, int64_t to) {
+void add_range(const AttentionInput& input, const Tile& tile, const AttentionTask& task, int64_t i, int64_t from,
+               int64_t to) {
+  const int64_t d_head = input.shape.d_head;
   for (const KvView& view : task.run->chain) {
     const int64_t low = std::max(from, view.begin), high = std::min(to, view.begin + view.length);
     if (low >= high) continue;
+    const float* p = tile.scores + i * tile.stride + low - tile.base;
+    if (view.v16 != nullptr) {
+      input.in_bf16.add(p, tile.stride, kQ, view.v16 + task.kv_head * view.capacity * d_head, low - view.begin,
+                        high - view.begin, d_head, tile.words, tile.sums + i * d_head);
+      continue;
+    }
     const float* v = view.v + (task.kv_head * view.capacity + low - view.begin) * d_head;
-    add_values<kQ>(tile, tile.scores + i * tile.stride + low - tile.base, v, high - low, d_head,
-                   tile.sums + i * d_head);
+    add_values<kQ>(tile, p, v, high - low, d_head, tile.sums + i * d_head);
   }
 }
 
@@ -171,18 +188,18 @@ template <int kQ>
 void attend_tile(const AttentionInput& input, const AttentionTask& task, const Tile& tile) {
   const AttentionShape& shape = input.shape;
   const int64_t d_head = shape.d_head;
-  for (const KvView& view : task.run->chain) score_view<kQ>(tile, shape, task.kv_head, view);
+  for (const KvView& view : task.run->chain) score_view<kQ>(input, tile, task.kv_head, view);
   float scale[kQ];
   for (int i = 0; i < kQ; ++i) scale[i] = softmax(tile, i, shape);
   std::fill_n(tile.sums, kQ * d_head, 0.0f);
   const int64_t from = *std::max_element(tile.visible, tile.visible + kQ);
   const int64_t to = std::max(from, *std::min_element(tile.position, tile.position + kQ) + 1);
   for (int i = 0; i < kQ; ++i) {
-    add_range<1>(tile, task, d_head, i, tile.visible[i], std::min(from, tile.position[i] + 1));
+    add_range<1>(input, tile, task, i, tile.visible[i], std::min(from, tile.position[i] + 1));
   }
-  add_range<kQ>(tile, task, d_head, 0, from, to);
+  add_range<kQ>(input, tile, task, 0, from, to);
   for (int i = 0; i < kQ; ++i) {
-    if (tile.position[i] >= from) add_range<1>(tile, task, d_head, i, to, tile.position[i] + 1);
+    if (tile.position[i] >= from) add_range<1>(input, tile, task, i, to, tile.position[i] + 1);
   }
   for (int i = 0; i < kQ; ++i) {
     float* z = input.z.row(tile.row[i]) + tile.head[i] * d_head;
@@ -205,10 +222,20 @@ Tile make_tile(const AttentionInput& input, const AttentionTask& task, int64_t f
   tile.base = tile.visible[0] / kKvBlock * kKvBlock;
   tile.end = tile.position[tile.n - 1] + 1;
   tile.stride = (tile.end - tile.base + kKvBlock - 1) / kKvBlock * kKvBlock + 2 * kKvBlock;
-  float* memory = scratch.get<float>(2 * kQueries * shape.d_head + kQueries * tile.stride + 2 * kKvBlock);
+  const bool in_bf16 = task.run->chain[0].k16 != nullptr;
+  const int64_t n_words = in_bf16 ? kQueries * (shape.d_head / 2 + 1 + tile.stride / 2 + 2 * kKvBlock) : 0;
+  float* memory = scratch.get<float>(2 * kQueries * shape.d_head + kQueries * tile.stride + 2 * kKvBlock + n_words);
   tile.scores = memory + kKvBlock;
   tile.q = tile.scores + kQueries * tile.stride + kKvBlock;
   tile.sums = tile.q + kQueries * shape.d_head;
+  if (in_bf16) {
+    tile.q16 = reinterpret_cast<uint32_t*>(tile.sums + kQueries * shape.d_head);
+    tile.words = tile.q16 + kQueries * (shape.d_head / 2 + 1);
+    const float* q[kQueries] = {};
+    for (int64_t i = 0; i < tile.n; ++i) q[i] = input.q.row(tile.row[i]) + tile.head[i] * shape.d_head;
+    input.in_bf16.pack_queries(q, static_cast<int>(tile.n), shape.d_head, tile.q16);
+    return tile;
+  }
   for (int64_t i = 0; i < tile.n; ++i) {
     const float* q = input.q.row(tile.row[i]) + tile.head[i] * shape.d_head;
     for (int64_t d = 0; d < shape.d_head; ++d) tile.q[d * tile.n + i] = q[d];

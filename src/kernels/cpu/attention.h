@@ -6,6 +6,7 @@
 #include <cstdint>
 
 #include "kernels/backend.h"
+#include "kernels/cpu/attention16.h"
 #include "kernels/cpu/isa.h"
 #include "kernels/cpu/linear.h"
 
@@ -21,6 +22,7 @@ struct AttentionInput {
   Mat<const float> q;
   const AttentionShape& shape;
   Mat<float> z;
+  const Attention16& in_bf16;  // for segments in bfloat16
 };
 
 // What Backend::kv_store does, serial and unchecked.

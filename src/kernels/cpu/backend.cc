@@ -172,7 +172,7 @@ class CpuBackend final : public Backend {
     }
     const auto n = static_cast<int64_t>(tasks.size());
     scratch_.resize(std::max(scratch_.size(), static_cast<size_t>(max_threads())));
-    const cpu::AttentionInput input{q, shape, z};
+    const cpu::AttentionInput input{q, shape, z, cpu::attention16(isa_)};
     const int64_t grain = work < kSerialWork ? n : std::max<int64_t>(1, n / (8 * max_threads()));
     parallel_for(n, std::max<int64_t>(grain, 1), [&](int64_t b, int64_t e) {
       cpu::Scratch& scratch = scratch_[omp_in_parallel() ? static_cast<size_t>(omp_get_thread_num()) : 0];

@@ -1,4 +1,4 @@
-// Moves only, no arithmetic: compiled for the baseline.
+// Moves and roundings: compiled for the baseline.
 #include <algorithm>
 
 #include "kernels/cpu/attention.h"
@@ -20,9 +20,30 @@ void store_keys(const float* k, int64_t stride, int64_t n, int64_t d_head, float
   }
 }
 
+void store_key16(const float* k, int64_t d_head, uint16_t* block, int64_t lane) {
+  for (int64_t d = 0; d < d_head; ++d) block[(d / 2 * kKvBlock + lane) * 2 + d % 2] = f32_to_bf16(k[d]);
+  if (d_head % 2 != 0) block[(d_head / 2 * kKvBlock + lane) * 2 + 1] = 0;
+}
+
+void store_kv16(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvView& segment, int64_t at) {
+  const int64_t n_heads = k.cols() / d_head, blocks = segment.capacity / kKvBlock;
+  const int64_t block_size = (d_head + 1) / 2 * 2 * kKvBlock;
+  for (int64_t r = 0; r < k.rows(); ++r) {
+    const int64_t token = at + r;
+    for (int64_t head = 0; head < n_heads; ++head) {
+      uint16_t* block = segment.k16 + (head * blocks + token / kKvBlock) * block_size;
+      store_key16(k.row(r) + head * d_head, d_head, block, token % kKvBlock);
+      uint16_t* values = segment.v16 + (head * segment.capacity + token / 2 * 2) * d_head + (token % 2 == 0 ? 1 : 0);
+      const float* from = v.row(r) + head * d_head;
+      for (int64_t c = 0; c < d_head; ++c) values[2 * c] = f32_to_bf16(from[c]);
+    }
+  }
+}
+
 }  // namespace
 
 void store_kv(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvView& segment, int64_t at) {
+  if (segment.k16 != nullptr) return store_kv16(k, v, d_head, segment, at);
   const int64_t n_heads = k.cols() / d_head, blocks = segment.capacity / kKvBlock;
   for (int64_t r = 0; r < k.rows();) {
     const int64_t token = at + r, lane = token % kKvBlock, n = std::min(kKvBlock - lane, k.rows() - r);

@@ -68,13 +68,20 @@ Key find_key(std::span<const KvView> chain, int64_t position) {
 }
 
 float key_at(const Key& key, int64_t head, int64_t d_head, int64_t d) {
-  const int64_t block = head * (key.view->capacity / kKvBlock) + key.token / kKvBlock;
-  return key.view->k[(block * d_head + d) * kKvBlock + key.token % kKvBlock];
+  const int64_t block = head * (key.view->capacity / kKvBlock) + key.token / kKvBlock, lane = key.token % kKvBlock;
+  if (key.view->k16 != nullptr) {
+    return bf16_to_f32(key.view->k16[((block * ((d_head + 1) / 2) + d / 2) * kKvBlock + lane) * 2 + d % 2]);
+  }
+  return key.view->k[(block * d_head + d) * kKvBlock + lane];
 }
 
-const float* value_at(const Key& key, int64_t head, int64_t d_head) {
-  return key.view->v + (head * key.view->capacity + key.token) * d_head;
+float value_at(const Key& key, int64_t head, int64_t d_head, int64_t d) {
+  const int64_t token = head * key.view->capacity + key.token;
+  if (key.view->v16 != nullptr) return bf16_to_f32(key.view->v16[(token / 2 * d_head + d) * 2 + 1 - key.token % 2]);
+  return key.view->v[token * d_head + d];
 }
+
+bool in_bf16(const AttentionRun& run) { return !run.chain.empty() && run.chain[0].k16 != nullptr; }
 
 // Blocks of 32 of each row become codes of 8 bits times a scale.
 void round_to_int8(std::vector<float>& x, int64_t cols) {
@@ -207,6 +214,10 @@ class RefBackend final : public Backend {
       const int64_t token = at + r;
       for (int64_t head = 0; head < k.cols() / d_head; ++head) {
         const int64_t block = head * (segment.capacity / kKvBlock) + token / kKvBlock;
+        if (segment.k16 != nullptr) {
+          store16(k.row(r) + head * d_head, v.row(r) + head * d_head, d_head, segment, {head, token});
+          continue;
+        }
         for (int64_t d = 0; d < d_head; ++d) {
           segment.k[(block * d_head + d) * kKvBlock + token % kKvBlock] = k(r, head * d_head + d);
           segment.v[(head * segment.capacity + token) * d_head + d] = v(r, head * d_head + d);
@@ -334,6 +345,18 @@ class RefBackend final : public Backend {
     int64_t head, position;
   };
 
+  static void store16(const float* k, const float* v, int64_t d_head, const KvView& segment, Query at) {
+    const int64_t block = at.head * (segment.capacity / kKvBlock) + at.position / kKvBlock, pairs = (d_head + 1) / 2;
+    for (int64_t d = 0; d < 2 * pairs; ++d) {
+      const int64_t lane = (block * pairs + d / 2) * kKvBlock + at.position % kKvBlock;
+      segment.k16[lane * 2 + d % 2] = d < d_head ? f32_to_bf16(k[d]) : 0;
+    }
+    for (int64_t d = 0; d < d_head; ++d) {
+      const int64_t pair = (at.head * segment.capacity + at.position) / 2 * d_head + d;
+      segment.v16[pair * 2 + 1 - at.position % 2] = f32_to_bf16(v[d]);
+    }
+  }
+
   static void pattern_row(const float* q, const AttentionRun& run, const AttentionShape& shape, Query query, float* p) {
     const int64_t n_keys = run.position + run.n_rows;
     const int64_t kv_head = query.head / (shape.n_heads / shape.n_kv_heads);
@@ -343,7 +366,9 @@ class RefBackend final : public Backend {
     for (int64_t t = first; t <= query.position; ++t) {
       const Key key = find_key(run.chain, t);
       float score = 0.0f;
-      for (int64_t d = 0; d < shape.d_head; ++d) score += q[d] * key_at(key, kv_head, shape.d_head, d);
+      for (int64_t d = 0; d < shape.d_head; ++d) {
+        score += (in_bf16(run) ? bf16_to_f32(f32_to_bf16(q[d])) : q[d]) * key_at(key, kv_head, shape.d_head, d);
+      }
       score *= shape.scale;
       if (shape.softcap > 0.0f) score = shape.softcap * std::tanh(score / shape.softcap);
       p[t] = score;
@@ -364,8 +389,9 @@ class RefBackend final : public Backend {
         std::fill_n(out, shape.d_head, 0.0f);
         for (int64_t t = 0; t <= run.position + r; ++t) {
           const float p = pattern(r, head * n_keys + t);
-          const float* v = value_at(find_key(run.chain, t), head / (shape.n_heads / shape.n_kv_heads), shape.d_head);
-          for (int64_t d = 0; d < shape.d_head; ++d) out[d] += p * v[d];
+          const Key key = find_key(run.chain, t);
+          const int64_t kv_head = head / (shape.n_heads / shape.n_kv_heads);
+          for (int64_t d = 0; d < shape.d_head; ++d) out[d] += p * value_at(key, kv_head, shape.d_head, d);
         }
       }
     }
