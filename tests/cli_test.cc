@@ -126,6 +126,22 @@ TEST_F(Output, RunInBatches) {
   }
 }
 
+// Token ids of a file stand where they are given; instruction sets and keys in bfloat16 answer much the same.
+TEST_F(Output, RunTakesIdsOfAFile) {
+  const Json tokens = json({"tokenize", model_, "--text", "two, or more."});
+  const std::string prompts =
+      file("ids.jsonl", "{\"prompt\": \"one\"}\n{\"ids\": " + tokens.at("ids").dump() + "}\n{\"text\": \"three\"}\n");
+  const Words lines = lines_of(good({"run", model_, "--file", prompts, "--max-tokens", "5", "--json"}).out);
+  ASSERT_EQ(lines.size(), 3U);
+  EXPECT_EQ(parsed(lines[1]).at("ids").dump(),
+            json({"run", model_, "-p", "two, or more.", "--max-tokens", "5"}).at("ids").dump());
+  EXPECT_EQ(parsed(lines[2]).at("prompt").as_string(), "three");
+  const Json generic = json({"run", model_, "-p", "one", "--max-tokens", "5", "--isa", "generic", "--kv", "bf16"});
+  EXPECT_EQ(generic.at("ids").size(), 5U);
+  bad({"run", model_, "-p", "one", "--kv", "f16"}, 1, {"f16", "f32 or bf16"});
+  bad({"run", model_, "-p", "one", "--isa", "avx3"}, 1, {"avx3", "avx512bf16"});
+}
+
 TEST_F(Output, RunOptions) {
   const Words base = {"run", model_, "-p", "tell me", "--max-tokens", "12"};
   const auto with = [&](Words more) {

@@ -101,6 +101,8 @@ void add_load_flags(CLI::App* verb, LoadOptions& options) {
           "matrices of GGUF block types: keep (less memory, faster for few rows), widen (faster for many), auto: the "
           "answers are the same; int8 (activations of 8 bits, as in llama.cpp: fastest for few rows, other answers)")
       ->capture_default_str();
+  verb->add_option("--isa", options.isa, "instruction set: auto (the best), avx512bf16, avx512, avx2 or generic")
+      ->capture_default_str();
   verb->add_option("--kv", options.kv, "keys and values in memory: f32, or bf16 (half the memory, faster when long)")
       ->capture_default_str();
 }
@@ -161,35 +163,56 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows) {
   return out;
 }
 
-std::vector<std::string> read_prompts(const std::string& path) {
+namespace {
+
+FilePrompt prompt_of(const Json& line, const std::string& where) {
+  const Json* text = &line;
+  if (line.is_object()) {
+    if (const Json* ids = line.find("ids"); ids != nullptr && ids->is_array()) {
+      FilePrompt out;
+      for (const Json& id : ids->items()) out.ids.push_back(static_cast<int32_t>(id.as_int()));
+      if (!out.ids.empty()) return out;
+    }
+    text = line.find("prompt");
+    if (text == nullptr) text = line.find("text");
+  }
+  if (text == nullptr || !text->is_string()) {
+    throw Error(Errc::kBadFormat,
+                where + ": expected an object with a string \"prompt\" or \"text\", or a list \"ids\"");
+  }
+  return {text->as_string(), {}};
+}
+
+}  // namespace
+
+std::vector<FilePrompt> read_prompts_or_ids(const std::string& path) {
   std::ifstream in(path, std::ios::binary);
   if (!in) throw Error(Errc::kNotFound, path + ": cannot open: " + std::strerror(errno));
   const bool jsonl = path.ends_with(".jsonl");
-  std::vector<std::string> prompts;
+  std::vector<FilePrompt> prompts;
   std::string line;
   for (int number = 1; std::getline(in, line); ++number) {
     if (!jsonl) {
-      prompts.push_back(line);
+      prompts.push_back({line, {}});
       continue;
     }
     if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
     const std::string where = path + ":" + std::to_string(number);
     Result<Json> json = parse_json(line);
     if (!json) throw Error(json.error().code(), where + ": " + json.error().what());
-    const Json* text = nullptr;
-    if (json.value().is_object()) {
-      text = json.value().find("prompt");
-      if (!text) text = json.value().find("text");
-    } else if (json.value().is_string()) {
-      text = &json.value();
-    }
-    if (!text || !text->is_string()) {
-      throw Error(Errc::kBadFormat, where + ": expected an object with a string \"prompt\" or \"text\"");
-    }
-    prompts.push_back(text->as_string());
+    prompts.push_back(prompt_of(json.value(), where));
   }
   if (in.bad()) throw Error(Errc::kIo, path + ": cannot read");
   return prompts;
+}
+
+std::vector<std::string> read_prompts(const std::string& path) {
+  std::vector<std::string> texts;
+  for (FilePrompt& prompt : read_prompts_or_ids(path)) {
+    if (!prompt.ids.empty()) throw Error(Errc::kBadFormat, path + ": \"ids\" where texts are needed; give \"text\"");
+    texts.push_back(std::move(prompt.text));
+  }
+  return texts;
 }
 
 std::vector<int32_t> parse_ids(const std::string& text) {

@@ -76,8 +76,13 @@ void print_json(const Json& json);                          // one compact line 
 std::string format_number(double value, int decimals);
 std::string format_table(const std::vector<std::vector<std::string>>& rows);  // first row: heads; numbers to the right
 
-// Lines of a text file, or the "prompt"/"text" members of a .jsonl file. Throws Error naming file and line.
-std::vector<std::string> read_prompts(const std::string& path);
-std::vector<int32_t> parse_ids(const std::string& text);  // "1,2,3"
+struct FilePrompt {
+  std::string text;
+  std::vector<int32_t> ids;  // where the line gives token ids in place of a text
+};
+// Lines of a text file, or the "prompt", "text" or "ids" members of a .jsonl file. Throws Error naming file and line.
+std::vector<FilePrompt> read_prompts_or_ids(const std::string& path);
+std::vector<std::string> read_prompts(const std::string& path);  // the same, texts only
+std::vector<int32_t> parse_ids(const std::string& text);         // "1,2,3"
 
 }  // namespace saif::cli

@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <iterator>
+
 #include "saif/tensor.h"
 #include "verbs.h"
 
@@ -5,7 +8,8 @@ namespace saif::cli {
 namespace {
 
 struct Options {
-  std::string model, ids, file, out, positions = "all", dtype = "auto";
+  std::string model, ids, file, out, positions = "all";
+  LoadOptions load;
   std::vector<std::string> prompts, sites;
   bool no_special = false;
 };
@@ -13,11 +17,13 @@ struct Options {
 std::vector<std::vector<int32_t>> gather(const Options& o, const Tokenizer& tokenizer) {
   std::vector<std::vector<int32_t>> prompts;
   if (!o.ids.empty()) prompts.push_back(parse_ids(o.ids));
-  std::vector<std::string> texts = o.prompts;
-  if (!o.file.empty()) {
-    for (std::string& text : read_prompts(o.file)) texts.push_back(std::move(text));
+  std::vector<FilePrompt> given;
+  for (const std::string& text : o.prompts) given.push_back({text, {}});
+  if (!o.file.empty()) std::ranges::move(read_prompts_or_ids(o.file), std::back_inserter(given));
+  for (auto& [text, ids] : given) {
+    if (ids.empty()) ids = tokenizer.encode(text, {.add_special = !o.no_special});
+    prompts.push_back(std::move(ids));
   }
-  for (const std::string& text : texts) prompts.push_back(tokenizer.encode(text, {.add_special = !o.no_special}));
   if (prompts.empty()) throw UsageError("capture: give a prompt with -p, --file or --ids");
   return prompts;
 }
@@ -26,7 +32,7 @@ void capture(const Context& context, const Options& o) {
   if (o.positions != "all" && o.positions != "last") {
     throw UsageError("--positions is \"" + o.positions + "\"; expected all or last");
   }
-  const Loaded loaded = load_engine(o.model, {.dtype = o.dtype});
+  const Loaded loaded = load_engine(o.model, o.load);
   const int n_layers = static_cast<int>(loaded.model->architecture().n_layers);
   std::vector<Site> sites;
   for (const std::string& name : o.sites) sites.push_back(Site::parse(name, n_layers));
@@ -55,7 +61,7 @@ void add_capture(CLI::App& root, Context& context) {
   CLI::App* verb = add_verb(root, context, "capture", "Activations at named sites, into a safetensors file");
   verb->add_option("model", o->model, "folder, .gguf file or short name")->required();
   verb->add_option("-p,--prompt", o->prompts, "a text; may be repeated");
-  verb->add_option("--file", o->file, "a text per line, or JSON lines with \"prompt\" or \"text\"");
+  verb->add_option("--file", o->file, "a text per line, or JSON lines with \"prompt\", \"text\" or \"ids\"");
   verb->add_option("--ids", o->ids, "token ids: 1,2,3");
   verb->add_option("--site", o->sites, "blocks.24.hook_resid_post, logits, ...; several allowed")
       ->required()
@@ -63,7 +69,7 @@ void add_capture(CLI::App& root, Context& context) {
   verb->add_option("--positions", o->positions, "all tokens or each text's last")->capture_default_str();
   verb->add_option("--out", o->out, "the safetensors file to write")->required();
   verb->add_flag("--no-special", o->no_special, "add no BOS or other special tokens");
-  add_dtype_flag(verb, o->dtype);
+  add_load_flags(verb, o->load);
   verb->callback([o, &context] { capture(context, *o); });
 }
 

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cstdio>
 #include <map>
 
@@ -23,23 +24,24 @@ struct Prompt {
   std::vector<int32_t> ids;
 };
 
+std::vector<int32_t> encode_prompt(const Options& o, const Tokenizer& tokenizer, const std::string& text) {
+  if (!o.chat) return tokenizer.encode(text, {});
+  std::vector<Message> messages;
+  if (!o.system.empty()) messages.push_back({"system", o.system});
+  messages.push_back({"user", text});
+  return encode_chat(tokenizer, messages, true);
+}
+
 std::vector<Prompt> gather_prompts(const Options& o, const Tokenizer& tokenizer) {
   std::vector<Prompt> out;
   if (!o.ids.empty()) out.push_back({"", parse_ids(o.ids)});
-  std::vector<std::string> texts = o.prompts;
-  if (!o.file.empty()) {
-    for (std::string& text : read_prompts(o.file)) texts.push_back(std::move(text));
-  }
-  for (std::string& text : texts) {
-    if (text.empty()) throw Error(Errc::kInvalidArgument, "a prompt is empty; give at least one character");
-    std::vector<int32_t> ids;
-    if (o.chat) {
-      std::vector<Message> messages;
-      if (!o.system.empty()) messages.push_back({"system", o.system});
-      messages.push_back({"user", text});
-      ids = encode_chat(tokenizer, messages, true);
-    } else {
-      ids = tokenizer.encode(text, {});
+  std::vector<FilePrompt> given;
+  for (const std::string& text : o.prompts) given.push_back({text, {}});
+  if (!o.file.empty()) std::ranges::move(read_prompts_or_ids(o.file), std::back_inserter(given));
+  for (auto& [text, ids] : given) {
+    if (ids.empty()) {
+      if (text.empty()) throw Error(Errc::kInvalidArgument, "a prompt is empty; give at least one character");
+      ids = encode_prompt(o, tokenizer, text);
     }
     out.push_back({std::move(text), std::move(ids)});
   }
@@ -136,7 +138,7 @@ void add_run(CLI::App& root, Context& context) {
   CLI::App* verb = add_verb(root, context, "run", "Generate text, steered or not");
   verb->add_option("model", o->model, "folder, .gguf file or short name")->required();
   verb->add_option("-p,--prompt", o->prompts, "a prompt; several make one batch")->take_all();
-  verb->add_option("--file", o->file, "a prompt per line, or JSON lines with \"prompt\"");
+  verb->add_option("--file", o->file, "a prompt per line, or JSON lines with \"prompt\" or \"ids\"");
   verb->add_option("--ids", o->ids, "the prompt as token ids: 1,2,3");
   verb->add_option("--max-tokens", o->max_tokens, "new tokens at most")
       ->capture_default_str()

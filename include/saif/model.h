@@ -139,6 +139,8 @@ struct LoadOptions {
   // Keys and values in memory: f32, or bf16 (half the memory, and attention by bfloat16 products where the CPU has
   // them).
   std::string kv = "f32";
+  // Instruction set of the kernels: auto (the best that this CPU has), avx512bf16, avx512, avx2 or generic.
+  std::string isa = "auto";
 };
 
 class Model {

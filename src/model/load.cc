@@ -206,7 +206,8 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, c
 }
 
 std::shared_ptr<const Model> Model::load(const std::string& path_or_name, const LoadOptions& options) {
-  return load_model(path_or_name, options, [] { return make_cpu_backend(); });
+  const std::string isa = options.isa == "auto" ? "" : options.isa;
+  return load_model(path_or_name, options, [isa] { return make_cpu_backend(isa); });
 }
 
 }  // namespace saif

@@ -50,8 +50,7 @@ Isa choose(const std::string& name) {
   for (const IsaName& candidate : kIsas) {
     if (!name.empty() && name != candidate.name) continue;
     if (has(candidate.isa)) return candidate.isa;
-    if (!name.empty())
-      throw Error(Errc::kUnsupported, "this CPU has no " + name + "; leave the instruction set to saif");
+    if (!name.empty()) throw Error(Errc::kUnsupported, "this CPU has no " + name + "; use auto");
   }
   throw Error(Errc::kUnsupported, "instruction set '" + name + "', expected avx512bf16, avx512, avx2 or generic");
 }
