@@ -2,6 +2,7 @@
 // Views never own; the owner must outlive them. Nothing here is thread-safe while written.
 #pragma once
 
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <map>
@@ -99,8 +100,12 @@ class Tensor {
 };
 
 // Element conversions; round to nearest even. NaN stays NaN.
-float bf16_to_f32(uint16_t v);
-uint16_t f32_to_bf16(float v);
+inline float bf16_to_f32(uint16_t v) { return std::bit_cast<float>(static_cast<uint32_t>(v) << 16); }
+inline uint16_t f32_to_bf16(float v) {  // to the nearest, ties to even; without branches, so that loops vectorise
+  const auto bits = std::bit_cast<uint32_t>(v);
+  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16, quiet = (bits >> 16) | 0x40u;
+  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
 float f16_to_f32(uint16_t v);
 uint16_t f32_to_f16(float v);
 

@@ -51,6 +51,12 @@ struct LinearPart {
   bool accumulate = false;
 };
 
+// Backend::rms_norm's: weight [cols]
+struct RmsNorm {
+  const float* weight = nullptr;
+  float offset = 0.0f, eps = 0.0f;
+};
+
 enum class Activation { kSilu, kGeluTanh, kGeluErf, kRelu };
 
 // One layer's keys and values of one KV segment. Tokens sit at absolute positions [begin, begin + length).
@@ -107,6 +113,13 @@ class Backend {
   // --- products
   // All parts share x, which is rounded once. Dtypes may differ between parts.
   virtual void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) = 0;
+
+  // linear() of rms_norm(x) and of act(gate) * up, to the same bits, for callers that need nothing else of these: the
+  // fast backend keeps a row of them at a time.
+  virtual void norm_linear(Mat<const float> x, const RmsNorm& norm, std::span<const LinearPart> parts,
+                           Compute compute) = 0;
+  virtual void glu_linear(Activation act, Mat<const float> gate, Mat<const float> up, std::span<const LinearPart> parts,
+                          Compute compute) = 0;
 
   // --- rows
   // y[i] = w[ids[i]] * scale

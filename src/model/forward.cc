@@ -69,20 +69,25 @@ Mat<float> Forward::Impl::block(int layer, Mat<float> x) {
   const BlockWeights& w = weights.blocks[static_cast<size_t>(layer)];
   const int64_t rows = x.rows(), d_queries = arch.n_heads * arch.d_head, d_keys = arch.n_kv_heads * arch.d_head;
   show(ask(SiteKind::kResidPre, layer), x);
-  Mat<float> h = x;
-  if (arch.pre_norms) {
-    h = norm(x, w.ln1, normed_.take(rows, arch.d_model));
-    show(ask(SiteKind::kLn1, layer), h);
-  }
-
   // Rows that nobody keeps end in the last block with their keys and values.
   const bool last = layer == batch_->last_layer && !batch_->all_rows;
+  const Tap tap_ln1 = ask(SiteKind::kLn1, layer);
+  const bool norm_on_the_way = arch.pre_norms && !tap_ln1 && !last && !arch.parallel_block;
+  Mat<float> h = x;
+  if (arch.pre_norms && !norm_on_the_way) {
+    h = norm(x, w.ln1, normed_.take(rows, arch.d_model));
+    show(tap_ln1, h);
+  }
+
   const Tap tap_q = ask(SiteKind::kQ, layer);
   const bool queries_later = last && !tap_q;
   Mat<float> q = q_.take(rows, d_queries);
   const Mat<float> k = k_.take(rows, d_keys), v = v_.take(rows, d_keys);
   if (queries_later) {
     linear(h, {part(w.k, k), part(w.v, v)});
+  } else if (norm_on_the_way) {
+    norm_linear(x, w.ln1, {part(w.q, q), part(w.k, k), part(w.v, v)});
+    show(tap_q, q);
   } else {
     linear(h, {part(w.q, q), part(w.k, k), part(w.v, v)});
     show(tap_q, q);

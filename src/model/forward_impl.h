@@ -54,6 +54,7 @@ struct Forward::Impl {
   void mlp(int layer, Mat<float> x, Mat<const float> beside);
   void mlp_in_pieces(const BlockWeights& w, Mat<float> x);
   Mat<float> hidden(const MlpWeights& w, Mat<const float> h, const Tap& tap_pre, const Tap& tap_post);
+  bool mlp_fuses(const BlockWeights& w) const;
   Mat<float> mixture(const BlockWeights& w, Mat<const float> h);
   void project(Mat<const float> x, const LinearWeights& w, const NormWeights& post, const Tap& tap,
                Mat<float> residual);
@@ -68,6 +69,8 @@ struct Forward::Impl {
   void norm_heads(const NormWeights& w, Mat<float> x);
   void rotate(int layer, Mat<float> x);
   void linear(Mat<const float> x, std::initializer_list<LinearPart> parts);
+  // linear() of the normed rows, which nobody looks at.
+  void norm_linear(Mat<const float> x, const NormWeights& w, std::initializer_list<LinearPart> parts);
   static LinearPart part(const LinearWeights& w, Mat<float> y, bool accumulate = false) {
     return {w.w, w.bias_data(), y, accumulate};
   }

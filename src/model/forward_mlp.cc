@@ -56,9 +56,29 @@ void Forward::Impl::mlp(int layer, Mat<float> x, Mat<const float> beside) {
   }
 }
 
+void Forward::Impl::norm_linear(Mat<const float> x, const NormWeights& w, std::initializer_list<LinearPart> parts) {
+  if (arch.norm == NormKind::kRms) {
+    const RmsNorm rms{w.weight.data(), arch.norm_offset, arch.norm_eps};
+    return backend->norm_linear(x, rms, {parts.begin(), parts.size()}, model.compute());
+  }
+  linear(norm(x, w, normed_.take(x.rows(), x.cols())), parts);
+}
+
+// Normed rows, gate and the hidden activations need not be written down.
+bool Forward::Impl::mlp_fuses(const BlockWeights& w) const {
+  return arch.pre_norms && arch.gated_mlp && !w.post_mlp.present() && arch.residual_scale == 1.0F;
+}
+
 void Forward::Impl::mlp_in_pieces(const BlockWeights& w, Mat<float> x) {
   for (int64_t first = 0; first < x.rows(); first += kMlpRows) {
     const Mat<float> piece = x.rows_range(first, std::min(x.rows(), first + kMlpRows));
+    if (mlp_fuses(w)) {
+      const Mat<float> gate = gate_.take(piece.rows(), w.mlp.gate.w.out), up = up_.take(piece.rows(), w.mlp.gate.w.out);
+      norm_linear(piece, w.ln2, {part(w.mlp.gate, gate), part(w.mlp.up, up)});
+      const LinearPart down = part(w.mlp.down, piece, true);
+      backend->glu_linear(activation, gate, up, {&down, 1}, model.compute());
+      continue;
+    }
     Mat<const float> h = piece;
     if (arch.pre_norms) h = norm(piece, w.ln2, normed_.take(piece.rows(), arch.d_model));
     project(hidden(w.mlp, h, {}, {}), w.mlp.down, w.post_mlp, {}, piece);

@@ -69,13 +69,6 @@ SAIF_INLINE float half(uint16_t h) {
 
 SAIF_INLINE float half_at(const uint8_t* p) { return half(load<uint16_t>(p)); }
 
-SAIF_INLINE uint16_t round_to_bf16(float v) {
-  const auto bits = std::bit_cast<uint32_t>(v);
-  const uint32_t rounded = (bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16;
-  const uint32_t quiet = (bits >> 16) | 0x40u;
-  return static_cast<uint16_t>((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
-}
-
 // One struct per stored type: unpack() turns one block into kBlock floats. Nibbles: the low ones of the 16 bytes are
 // elements 0..15, the high ones 16..31.
 
@@ -287,7 +280,7 @@ SAIF_INLINE void unpack_blocks(const uint8_t* from, int64_t n, Out* out) {
     } else {
       float x[Stored::kBlock];
       Stored::unpack(from + i * Stored::kBytes, x);
-      for (int j = 0; j < Stored::kBlock; ++j) out[i * Stored::kBlock + j] = round_to_bf16(x[j]);
+      for (int j = 0; j < Stored::kBlock; ++j) out[i * Stored::kBlock + j] = f32_to_bf16(x[j]);
     }
   }
 }

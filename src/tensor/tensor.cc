@@ -93,14 +93,6 @@ Mat<float> Tensor::f32() {
 
 Mat<const float> Tensor::f32() const { return const_cast<Tensor*>(this)->f32(); }
 
-float bf16_to_f32(uint16_t v) { return std::bit_cast<float>(static_cast<uint32_t>(v) << 16); }
-
-uint16_t f32_to_bf16(float v) {
-  const auto bits = std::bit_cast<uint32_t>(v);
-  if ((bits & 0x7fffffffu) > 0x7f800000u) return static_cast<uint16_t>((bits >> 16) | 0x40u);
-  return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
-}
-
 float f16_to_f32(uint16_t v) {
   const uint32_t sign = static_cast<uint32_t>(v & 0x8000u) << 16;
   const uint32_t exponent = (v >> 10) & 31u, mantissa = v & 0x3ffu;

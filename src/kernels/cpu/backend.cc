@@ -78,13 +78,27 @@ class CpuBackend final : public Backend {
 
   void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) override {
     internal::check_linear(x, parts);
-    if (compute != Compute::kInt8) return linear_.run(x, parts, compute);
-    SAIF_CHECK(has_int8(), "products of 8 bits on " + name());
-    int8_parts_.clear();
-    other_parts_.clear();
-    for (const LinearPart& part : parts) (int8_.takes(part.w) ? int8_parts_ : other_parts_).push_back(part);
-    int8_.run(x, int8_parts_);
-    linear_.run(x, other_parts_, Compute::kBf16);
+    linear_of({x.rows(), x.cols(), [x](int64_t r, float*) { return x.row(r); }}, parts, compute);
+  }
+
+  void norm_linear(Mat<const float> x, const RmsNorm& norm, std::span<const LinearPart> parts,
+                   Compute compute) override {
+    internal::check_linear(x, parts);
+    const auto normed = [&](int64_t r, float* scratch) {
+      rows_.rms_norm(x.rows_range(r, r + 1), norm.weight, norm.offset, norm.eps, {scratch, 1, x.cols()});
+      return scratch;
+    };
+    linear_of({x.rows(), x.cols(), normed}, parts, compute);
+  }
+  void glu_linear(Activation act, Mat<const float> gate, Mat<const float> up, std::span<const LinearPart> parts,
+                  Compute compute) override {
+    internal::check_same(gate, up, "glu");
+    internal::check_linear(gate, parts);
+    const auto multiplied = [&](int64_t r, float* scratch) {
+      rows_.glu(act, gate.rows_range(r, r + 1), up.rows_range(r, r + 1), {scratch, 1, gate.cols()});
+      return scratch;
+    };
+    linear_of({gate.rows(), gate.cols(), multiplied}, parts, compute);
   }
 
   void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) override {
@@ -234,6 +248,16 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  void linear_of(const cpu::RowSource& x, std::span<const LinearPart> parts, Compute compute) {
+    if (compute != Compute::kInt8) return linear_.run(x, parts, compute);
+    SAIF_CHECK(has_int8(), "products of 8 bits on " + name());
+    int8_parts_.clear();
+    other_parts_.clear();
+    for (const LinearPart& part : parts) (int8_.takes(part.w) ? int8_parts_ : other_parts_).push_back(part);
+    int8_.run(x, int8_parts_);
+    linear_.run(x, other_parts_, Compute::kBf16);
+  }
+
   void embed_blocks(const WeightView& w, const int32_t* ids, float scale, Mat<float> y) const {
     Tensor row(w.dtype, {w.in});
     constexpr int32_t kFirst = 0;

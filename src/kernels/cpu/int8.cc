@@ -35,10 +35,10 @@ Int8Rows Int8Linear::room_for(int64_t rows, int64_t in) {
           sums_.get<float>(rows * n / 16)};
 }
 
-void Int8Linear::run(Mat<const float> x, std::span<const LinearPart> parts) {
-  if (x.rows() == 0 || parts.empty()) return;
-  const int64_t rows = x.rows();
-  const Int8Rows in = room_for(rows, x.cols());
+void Int8Linear::run(const RowSource& x, std::span<const LinearPart> parts) {
+  if (x.rows == 0 || parts.empty()) return;
+  const int64_t rows = x.rows;
+  const Int8Rows in = room_for(rows, x.cols);
   const int threads = max_threads();
   const int64_t block = outputs_per_task(parts, rows, threads);
   int64_t n_tasks = 0, outputs = 0;
@@ -47,7 +47,7 @@ void Int8Linear::run(Mat<const float> x, std::span<const LinearPart> parts) {
     outputs += part.w.out;
   }
   scratch_.resize(std::max(scratch_.size(), static_cast<size_t>(threads)));
-  const auto run_task = [&](int64_t task, Scratch& scratch) {
+  const auto run_task = [&](int64_t task, TaskScratch& scratch) {
     const LinearPart* part = parts.data();
     while (task >= ceil_div(part->w.out, block)) task -= ceil_div((part++)->w.out, block);
     const int64_t first = task * block, count = std::min(block, part->w.out - first);
@@ -56,13 +56,15 @@ void Int8Linear::run(Mat<const float> x, std::span<const LinearPart> parts) {
                           w.blocks};
     const LinearOutput out{part->y.data() + first, part->y.stride(), count,
                            part->bias != nullptr ? part->bias + first : nullptr, part->accumulate};
-    void* decoded = rows > kFewRows ? scratch.get<std::byte>(count * kernel_->scratch_bytes(in.n)) : nullptr;
+    void* decoded = rows > kFewRows ? scratch.packed.get<std::byte>(count * kernel_->scratch_bytes(in.n)) : nullptr;
     kernel_->multiply(in, tile, out, decoded);
   };
-  const bool parallel = threads > 1 && !omp_in_parallel() && rows * x.cols() * outputs > kSerialWork;
-  const auto round = [&](int64_t r) { kernel_->round(x.row(r), x.cols(), in.from(r, 1)); };
+  const bool parallel = threads > 1 && !omp_in_parallel() && rows * x.cols * outputs > kSerialWork;
+  const auto round = [&](int64_t r, TaskScratch& scratch) {
+    kernel_->round(x.row(r, scratch.row.get<float>(x.cols)), x.cols, in.from(r, 1));
+  };
   if (!parallel || rows == 1) {
-    for (int64_t r = 0; r < rows; ++r) round(r);
+    for (int64_t r = 0; r < rows; ++r) round(r, scratch_[0]);
   }
   if (!parallel) {
     for (int64_t t = 0; t < n_tasks; ++t) run_task(t, scratch_[0]);
@@ -70,11 +72,11 @@ void Int8Linear::run(Mat<const float> x, std::span<const LinearPart> parts) {
   }
 #pragma omp parallel num_threads(threads)
   {
+    TaskScratch& scratch = scratch_[static_cast<size_t>(omp_get_thread_num())];
     if (rows > 1) {
 #pragma omp for schedule(static)
-      for (int64_t r = 0; r < rows; ++r) round(r);
+      for (int64_t r = 0; r < rows; ++r) round(r, scratch);
     }
-    Scratch& scratch = scratch_[static_cast<size_t>(omp_get_thread_num())];
 #pragma omp for schedule(dynamic, 1) nowait
     for (int64_t t = 0; t < n_tasks; ++t) run_task(t, scratch);
   }

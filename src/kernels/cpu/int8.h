@@ -47,14 +47,14 @@ class Int8Linear {
   bool takes(const WeightView& w) const { return kernel_ != nullptr && w.blocks && w.in % kInt8Group == 0; }
   bool available() const { return kernel_ != nullptr; }
   // Parts that takes() says yes to.
-  void run(Mat<const float> x, std::span<const LinearPart> parts);
+  void run(const RowSource& x, std::span<const LinearPart> parts);
 
  private:
   Int8Rows room_for(int64_t rows, int64_t in);
 
   const Int8Kernel* kernel_;
   Scratch codes_, offsets_, scales_, sums_;
-  std::vector<Scratch> scratch_;  // one per thread
+  std::vector<TaskScratch> scratch_;  // one per thread
 };
 
 }  // namespace saif::cpu

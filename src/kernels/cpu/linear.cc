@@ -47,10 +47,10 @@ int64_t direct_block(const LinearKernel& kernel, std::span<const LinearPart> par
   return kernel.lanes * std::max<int64_t>(1, kDirectBytes / panel_bytes);
 }
 
-Plan make_plan(const LinearKernel& kernel, Mat<const float> x, std::span<const LinearPart> parts) {
-  Plan plan{kernel, parts, x.rows(), 0, false, 0, 0, 0, 0, max_threads()};
-  plan.n_units = ceil_div(ceil_div(x.cols(), kernel.inputs_per_unit), kUnitBlock) * kUnitBlock;
-  plan.direct = x.rows() <= kernel.direct_rows;
+Plan make_plan(const LinearKernel& kernel, const RowSource& x, std::span<const LinearPart> parts) {
+  Plan plan{kernel, parts, x.rows, 0, false, 0, 0, 0, 0, max_threads()};
+  plan.n_units = ceil_div(ceil_div(x.cols, kernel.inputs_per_unit), kUnitBlock) * kUnitBlock;
+  plan.direct = x.rows <= kernel.direct_rows;
   if (plan.direct) {
     plan.block = direct_block(kernel, parts, plan.threads);
   } else {
@@ -59,9 +59,9 @@ Plan make_plan(const LinearKernel& kernel, Mat<const float> x, std::span<const L
   int64_t blocks = 0;
   for (const LinearPart& part : parts) blocks += ceil_div(part.w.out, plan.block);
   const int64_t wanted = ceil_div(4 * plan.threads, std::max<int64_t>(blocks, 1));
-  plan.row_chunks = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, x.rows() / kMinRowChunk));
-  plan.row_chunk = ceil_div(ceil_div(x.rows(), plan.row_chunks), 8) * 8;
-  plan.row_chunks = ceil_div(x.rows(), plan.row_chunk);
+  plan.row_chunks = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, x.rows / kMinRowChunk));
+  plan.row_chunk = ceil_div(ceil_div(x.rows, plan.row_chunks), 8) * 8;
+  plan.row_chunks = ceil_div(x.rows, plan.row_chunk);
   plan.n_tasks = blocks * plan.row_chunks;
   return plan;
 }
@@ -150,28 +150,31 @@ LinearKernels linear_kernels(Isa isa) {
   return linear_kernels_generic(isa);
 }
 
-void Linear::run(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) {
-  if (x.rows() == 0 || parts.empty()) return;
+void Linear::run(const RowSource& x, std::span<const LinearPart> parts, Compute compute) {
+  if (x.rows == 0 || parts.empty()) return;
   const Plan plan = make_plan(compute == Compute::kBf16 ? *kernels_.bf16 : *kernels_.f32, x, parts);
   auto* units = units_.get<uint32_t>(plan.rows * plan.n_units);
   scratch_.resize(std::max(scratch_.size(), static_cast<size_t>(plan.threads)));
   int64_t outputs = 0;
   for (const LinearPart& part : parts) outputs += part.w.out;
-  const bool parallel = plan.threads > 1 && !omp_in_parallel() && x.rows() * x.cols() * outputs > kSerialWork;
-  const bool round_here = !parallel || x.rows() * x.cols() <= kSerialRound;
-  const auto round = [&](int64_t r) { plan.kernel.round(x.row(r), x.cols(), units + r * plan.n_units, plan.n_units); };
-  for (int64_t r = 0; round_here && r < plan.rows; ++r) round(r);
+  const bool parallel = plan.threads > 1 && !omp_in_parallel() && x.rows * x.cols * outputs > kSerialWork;
+  const bool round_here = !parallel || x.rows * x.cols <= kSerialRound;
+  const auto round = [&](int64_t r, TaskScratch& scratch) {
+    const float* row = x.row(r, scratch.row.get<float>(x.cols));
+    plan.kernel.round(row, x.cols, units + r * plan.n_units, plan.n_units);
+  };
+  for (int64_t r = 0; round_here && r < plan.rows; ++r) round(r, scratch_[0]);
   if (!parallel) {
     for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch_[0]);
     return;
   }
 #pragma omp parallel num_threads(plan.threads)
   {
+    TaskScratch& scratch = scratch_[static_cast<size_t>(omp_get_thread_num())];
     if (!round_here) {
 #pragma omp for schedule(static)
-      for (int64_t r = 0; r < plan.rows; ++r) round(r);
+      for (int64_t r = 0; r < plan.rows; ++r) round(r, scratch);
     }
-    TaskScratch& scratch = scratch_[static_cast<size_t>(omp_get_thread_num())];
 #pragma omp for schedule(dynamic, 1) nowait
     for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch);
   }

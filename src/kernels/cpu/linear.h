@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <vector>
 
@@ -90,12 +91,19 @@ class Scratch {
 struct TaskScratch {
   Scratch packed;  // the block of a task
   Scratch wide;    // its weights, where the kernel cannot read them as they are stored
+  Scratch row;     // of x, before it is rounded
+};
+
+// Rows of x, each made when it is rounded: into `scratch` [cols], or anywhere else.
+struct RowSource {
+  int64_t rows = 0, cols = 0;
+  std::function<const float*(int64_t row, float* scratch)> row;
 };
 
 class Linear {
  public:
   explicit Linear(Isa isa) : kernels_(linear_kernels(isa)) {}
-  void run(Mat<const float> x, std::span<const LinearPart> parts, Compute compute);
+  void run(const RowSource& x, std::span<const LinearPart> parts, Compute compute);
 
  private:
   LinearKernels kernels_;

@@ -132,6 +132,21 @@ class RefBackend final : public Backend {
     }
   }
 
+  void norm_linear(Mat<const float> x, const RmsNorm& norm, std::span<const LinearPart> parts,
+                   Compute compute) override {
+    std::vector<float> memory(static_cast<size_t>(x.rows() * x.cols()));
+    const Mat<float> h(memory.data(), x.rows(), x.cols());
+    rms_norm(x, norm.weight, norm.offset, norm.eps, h);
+    linear(h, parts, compute);
+  }
+  void glu_linear(Activation act, Mat<const float> gate, Mat<const float> up, std::span<const LinearPart> parts,
+                  Compute compute) override {
+    std::vector<float> memory(static_cast<size_t>(gate.rows() * gate.cols()));
+    const Mat<float> h(memory.data(), gate.rows(), gate.cols());
+    glu(act, gate, up, h);
+    linear(h, parts, compute);
+  }
+
   void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) override {
     internal::check_embed(w, ids, y);
     for (int64_t r = 0; r < y.rows(); ++r) {
