@@ -3,7 +3,7 @@
 add_library(saif_flags INTERFACE)
 target_include_directories(saif_flags INTERFACE "${CMAKE_SOURCE_DIR}/include" "${CMAKE_SOURCE_DIR}/src")
 target_compile_options(saif_flags INTERFACE -Wall -Wextra -Wshadow -Wconversion -Wno-sign-conversion
-                       -Wnon-virtual-dtor -Wno-restrict -Werror)
+                       -Wnon-virtual-dtor $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict> -Werror)
 if(SAIF_SANITIZE)
   target_compile_options(saif_flags INTERFACE "-fsanitize=${SAIF_SANITIZE}" -fno-omit-frame-pointer
                          -fno-sanitize-recover=all -Wno-maybe-uninitialized)  # GCC's false alarms under sanitizers
@@ -25,6 +25,11 @@ set(SAIF_ROOM_TARGETS_REVERSED "")
 macro(saif_room name)
   file(GLOB_RECURSE _sources CONFIGURE_DEPENDS "${CMAKE_SOURCE_DIR}/src/${name}/*.cc")
   list(FILTER _sources EXCLUDE REGEX "_test\\.cc$")
+  if(SAIF_FUZZ AND "${name}" STREQUAL "kernels")
+    # Loaders are what is fuzzed: the plain kernels do, and need no thread pool.
+    list(FILTER _sources EXCLUDE REGEX "/kernels/cpu/")
+    list(APPEND _sources "${CMAKE_SOURCE_DIR}/fuzz/single_thread/cpu_backend.cc")
+  endif()
   add_library(saif_${name} STATIC ${_sources} "${CMAKE_SOURCE_DIR}/cmake/empty.cc")
   target_link_libraries(saif_${name} PUBLIC ${SAIF_ROOM_TARGETS_REVERSED} saif_flags)
   list(APPEND SAIF_ROOMS ${name})

@@ -21,3 +21,7 @@ target_link_libraries(saif_kernels PRIVATE DNNL::dnnl)
 
 find_package(SQLite3 REQUIRED)
 target_link_libraries(saif_sweep PRIVATE SQLite::SQLite3)
+
+# zlib: src/formats/zip.cc.
+find_package(ZLIB REQUIRED)
+target_link_libraries(saif_formats PRIVATE ZLIB::ZLIB)

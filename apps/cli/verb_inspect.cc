@@ -11,7 +11,8 @@ namespace {
 namespace fs = std::filesystem;
 
 struct Options {
-  std::string path, model;
+  std::string path, model, site;
+  bool no_check = false;
 };
 
 Json inspect_model(const std::string& path) {
@@ -37,7 +38,8 @@ Json inspect_sae(const Context& context, const Options& o) {
   if (!o.model.empty()) {
     const Loaded loaded = load_engine(o.model);
     AcceptanceOptions options;
-    options.enforce = true;
+    options.enforce = !o.no_check;
+    options.site = o.site;
     out["check"] = check_sae(*sae, *loaded.engine, options, context.control).to_json();
   }
   return out;
@@ -112,6 +114,8 @@ void add_inspect(CLI::App& root, Context& context) {
       add_verb(root, context, "inspect", "What a model, SAE, vector, tokenizer or study is; runs its checks");
   verb->add_option("path", o->path, "a folder, a file or a model's short name")->required();
   verb->add_option("--model", o->model, "for an SAE: run its acceptance check in this model");
+  verb->add_option("--site", o->site, "check the SAE at this site instead of the one that it names");
+  verb->add_flag("--no-check", o->no_check, "with --model: measure, but refuse nothing");
   verb->callback([o, &context] {
     const Json out = inspect_any(context, *o);
     if (context.json) {

@@ -2,6 +2,7 @@
 
 #include <cmath>
 #include <nlohmann/json.hpp>
+#include <unordered_set>
 
 #include "base/file.h"
 
@@ -43,7 +44,7 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   bool start_object(size_t) override { return push(Json::object()); }
   bool start_array(size_t) override { return push(Json::array()); }
   bool key(string_t& v) override {
-    if (stack_.back()->contains(v)) return fail("duplicate key \"" + v + "\"");
+    if (is_duplicate(v)) return fail("duplicate key \"" + v + "\"");
     key_ = std::move(v);
     return true;
   }
@@ -81,14 +82,28 @@ class Builder : public nlohmann::json_sax<nlohmann::json> {
   bool push(Json container) {
     if (stack_.size() >= kMaxDepth) return fail("nested deeper than 128 levels");
     stack_.push_back(place(std::move(container)));  // children move only after their parent is popped
+    keys_.emplace_back();
     return true;
   }
   bool pop() {
     stack_.pop_back();
+    keys_.pop_back();
     return true;
+  }
+  // Few keys are compared one by one; a large object is indexed, so that parsing takes linear time.
+  bool is_duplicate(const std::string& key) {
+    constexpr size_t kFew = 32;
+    const Json& object = *stack_.back();
+    if (object.size() < kFew) return object.contains(key);
+    std::unordered_set<std::string>& known = keys_.back();
+    if (known.empty()) {
+      for (const auto& [name, value] : object.members()) known.insert(name);
+    }
+    return !known.insert(key).second;
   }
 
   std::vector<Json*> stack_;
+  std::vector<std::unordered_set<std::string>> keys_;  // of the large objects of the stack
   std::string key_;
 };
 
@@ -107,7 +122,11 @@ nlohmann::ordered_json to_nlohmann(const Json& j) {
     return out;
   }
   auto out = nlohmann::ordered_json::object();
-  for (const auto& [key, value] : j.members()) out[key] = to_nlohmann(value);
+  // Appended, as our keys differ already: operator[] would look through all of them.
+  auto& members = out.get_ref<nlohmann::ordered_json::object_t&>();
+  for (const auto& [key, value] : j.members()) {
+    static_cast<nlohmann::ordered_json::object_t::Container&>(members).emplace_back(key, to_nlohmann(value));
+  }
   return out;
 }
 

@@ -70,14 +70,61 @@ TEST(Zip, NamesThatClimbOrRepeatAreRefused) {
   EXPECT_TRUE(parse_zip(bytes_of(zip({{"a..b/c", "x"}}))).ok());
 }
 
-TEST(Zip, CompressedMembersAreRefusedByName) {
+TEST(Zip, OtherCompressionsAreRefusedByName) {
   std::string archive = zip({{"deep", "xx"}});
-  const size_t central = archive.find(std::string("PK\1\2", 4));
-  archive[central + 10] = 8;
+  archive[archive.find(std::string("PK\1\2", 4)) + 10] = 12;  // bzip2
   const auto entries = parse_zip(bytes_of(archive));
   ASSERT_FALSE(entries.ok());
   EXPECT_EQ(entries.error().code(), Errc::kUnsupported);
   EXPECT_NE(std::string(entries.error().what()).find("deep"), std::string::npos);
+}
+
+// A member deflated as one stored block: 1, length, ~length, data. `size` is what the directory promises.
+std::string deflated(const std::string& name, const std::string& data, uint32_t size, uint32_t crc) {
+  const auto length = static_cast<uint16_t>(data.size());
+  const std::string block = "\x01" + test::little(length) + test::little(static_cast<uint16_t>(~length)) + data;
+  std::string archive = zip({{name, block}});
+  const size_t central = archive.find(std::string("PK\1\2", 4));
+  archive[8] = archive[central + 10] = 8;
+  archive.replace(central + 16, 4, test::little(crc));
+  archive.replace(central + 24, 4, test::little(size));
+  return archive;
+}
+
+TEST(Zip, DeflatedMembersAreUnpackedAndChecked) {
+  const std::string data = "hello, hello";
+  const auto unpack = [&](const std::string& archive) -> std::string {
+    const auto entries = parse_zip(bytes_of(archive));
+    if (!entries.ok()) return entries.error().what();
+    EXPECT_TRUE(entries.value()[0].deflated);
+    const auto member = inflate_member(bytes_of(archive), entries.value()[0]);
+    if (!member.ok()) return member.error().what();
+    return {static_cast<const char*>(member.value().data()), member.value().bytes()};
+  };
+  const uint32_t crc = test::crc32_of(data);
+  EXPECT_EQ(unpack(deflated("m", data, 12, crc)), data);
+  EXPECT_NE(unpack(deflated("m", data, 12, crc + 1)).find("member \"m\" has the checksum"), std::string::npos);
+  EXPECT_NE(unpack(deflated("m", data, 11, crc)).find("does not unpack to the 11 bytes"), std::string::npos);
+  EXPECT_NE(unpack(deflated("m", data, 13, crc)).find("does not unpack to the 13 bytes"), std::string::npos);
+  EXPECT_NE(unpack(deflated("m", data, 1 << 30, crc)).find("too much for an archive"), std::string::npos);
+  EXPECT_EQ(unpack(deflated("m", "", 0, 0)), "");
+}
+
+TEST(Zip, AChangedByteIsFoundByItsChecksumAndTheMemberNamed) {
+  const std::string good = zip({{"a", "hello"}, {"b", std::string(10'000'000, 'x')}});
+  std::string bad = good;
+  bad[bad.size() / 2] = 'y';
+  for (const std::string& archive : {good, bad}) {
+    const auto entries = parse_zip(bytes_of(archive));
+    ASSERT_TRUE(entries.ok());
+    for (const ZipEntry& entry : entries.value()) {
+      const auto error = check_crc(entry, bytes_of(archive).subspan(entry.begin, entry.end - entry.begin));
+      EXPECT_EQ(error.has_value(), entry.name == "b" && archive == bad) << entry.name;
+      if (error.has_value()) {
+        EXPECT_NE(std::string(error->what()).find("\"b\""), std::string::npos) << error->what();
+      }
+    }
+  }
 }
 
 TEST(Zip, ACutOffOrChangedArchiveIsAnErrorOrLiesWithinItsBytes) {
@@ -129,6 +176,33 @@ TEST(Npz, ColumnMajorAndUnalignedArraysAreCopiedInOrder) {
   for (int i = 0; i < 6; ++i) EXPECT_EQ(x.as<float>()[i], static_cast<float>(i + 1));
   const Tensor odd = to_f32(archive.tensors[1].second);
   EXPECT_EQ(odd.as<float>()[1], 8.0f);
+}
+
+TEST(Npz, DeflatedArraysAreRead) {
+  const std::string array = npy("<f4", "(2,)", floats({7, 8}));
+  const TemporaryFile file(deflated("x.npy", array, static_cast<uint32_t>(array.size()), test::crc32_of(array)));
+  EXPECT_EQ(to_f32(open_npz(file.path()).tensors.at(0).second).as<float>()[1], 8.0f);
+}
+
+TEST(Npz, AChangedByteIsAnErrorUnlessNotVerified) {
+  std::string archive = zip({{"x.npy", npy("<f4", "(2,)", floats({7, 8}))}});
+  archive[archive.find(floats({7}))] ^= 1;
+  const TemporaryFile file(archive);
+  EXPECT_NE(error_of([&] { (void)open_npz(file.path()); }).find("x.npy"), std::string::npos);
+  EXPECT_EQ(error_of([&] { (void)open_npz(file.path(), false); }), "");
+}
+
+TEST(Torch, AChangedByteIsAnErrorThatNamesTheMember) {
+  std::string archive =
+      zip({{"a/data.pkl", torch_pickle({{"w", "FloatStorage", "0", 2, 0, {2}, {1}}})}, {"a/data/0", floats({7, 8})}});
+  archive[archive.find(floats({7}))] ^= 1;
+  const TemporaryFile file(archive);
+  EXPECT_NE(error_of([&] { (void)TorchFile::open(file.path()); }).find("a/data/0"), std::string::npos);
+  EXPECT_EQ(error_of([&] { (void)TorchFile::open(file.path(), false); }), "");
+  // A checksum that was never written.
+  archive.replace(archive.rfind(std::string("PK\1\2", 4)) + 16, 4, std::string(4, '\0'));
+  const TemporaryFile without(archive);
+  EXPECT_EQ(error_of([&] { (void)TorchFile::open(without.path()); }), "");
 }
 
 TEST(Torch, StridesAndOffsetsAreHonoured) {
@@ -203,6 +277,33 @@ TEST(Pickle, CutOffOrChangedItIsAnErrorOrAGraphWithinItsNodes) {
       }
     }
   }
+}
+
+// Small inputs that once cost memory or time out of proportion.
+TEST(Pickle, ValuesKeysAndArgumentsAreLimited) {
+  const auto message = [](const std::string& text) {
+    const auto parsed = parse_pickle(bytes_of(text));
+    return parsed.ok() ? std::string() : std::string(parsed.error().what());
+  };
+  EXPECT_NE(message("\x80\x02" + std::string(1 << 20, 'N') + ".").find("more than 262144 values"), std::string::npos);
+  // A storage whose name is copied by every Q that recalls the tuple.
+  const auto text = [](const std::string& s) { return "X" + test::little(static_cast<uint32_t>(s.size())) + s; };
+  const std::string storage = "(" + text("storage") + "ctorch\nFloatStorage\n" + text(std::string(100'000, 'k')) +
+                              text("cpu") + "K\x01tq" + std::string(1, '\0');
+  EXPECT_NE(message("\x80\x02" + storage + "Q.").find("storage's name is longer"), std::string::npos);
+  // A call whose arguments are copied each time.
+  std::string call = "ctorch._utils\n_rebuild_tensor_v2\n(";
+  for (int i = 0; i < 1000; ++i) call += "N";
+  EXPECT_NE(message("\x80\x02" + call + "tR.").find("more arguments"), std::string::npos);
+}
+
+TEST(Torch, ALongStringThatManyPlacesShareIsNotCopiedToEach) {
+  std::string text = "\x80\x02}(";
+  const auto key = [](const std::string& s) { return "X" + test::little(static_cast<uint32_t>(s.size())) + s; };
+  text += key("first") + key(std::string(100'000, 'x')) + "q" + std::string(1, '\0');
+  for (int i = 0; i < 5000; ++i) text += key(std::to_string(i)) + "h" + std::string(1, '\0');
+  const TemporaryFile file(zip({{"a/data.pkl", text + "u."}}));
+  EXPECT_LT(TorchFile::open(file.path()).plain().dump().size(), 2'000'000U);
 }
 
 TEST(Torch, ADictionaryThatHoldsItselfIsWalkedToABoundedDepth) {

@@ -139,7 +139,7 @@ Result<NpyView> parse_npy(std::span<const std::byte> bytes) {
   return out;
 }
 
-TensorArchive open_npz(const std::string& path) {
+TensorArchive open_npz(const std::string& path, bool verify) {
   struct Owner {
     std::shared_ptr<const MappedFile> file;
     std::vector<Tensor> copies;
@@ -151,7 +151,15 @@ TensorArchive open_npz(const std::string& path) {
   if (!entries) throw Error(entries.error().code(), path + ": " + entries.error().what());
   TensorArchive out;
   for (const ZipEntry& entry : entries.value()) {
-    const std::span<const std::byte> member = bytes.subspan(entry.begin, entry.end - entry.begin);
+    std::span<const std::byte> member = bytes.subspan(entry.begin, entry.end - entry.begin);
+    if (entry.deflated) {
+      Result<Tensor> unpacked = inflate_member(bytes, entry);
+      if (!unpacked) throw Error(unpacked.error().code(), path + ": " + unpacked.error().what());
+      owner->copies.push_back(std::move(unpacked).value());
+      member = {static_cast<const std::byte*>(owner->copies.back().data()), owner->copies.back().bytes()};
+    } else if (const auto error = verify ? check_crc(entry, member) : std::nullopt) {
+      throw Error(error->code(), path + ": " + error->what());
+    }
     const Result<NpyView> npy = parse_npy(member);
     if (!npy) throw Error(npy.error().code(), path + ": array \"" + entry.name + "\": " + npy.error().what());
     const NpyView& view = npy.value();

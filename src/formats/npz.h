@@ -29,7 +29,8 @@ struct TensorArchive {
   std::shared_ptr<const void> owner;
 };
 
-// Row-major arrays that lie aligned in the file stay mapped; others are copied. Throws Error naming file and array.
-TensorArchive open_npz(const std::string& path);
+// Row-major arrays that lie aligned in the file stay mapped; deflated and other ones are copied. Throws Error naming
+// file and array. `verify`: checksums, which reads the whole file; those of deflated arrays are always verified.
+TensorArchive open_npz(const std::string& path, bool verify = true);
 
 }  // namespace saif

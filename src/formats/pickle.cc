@@ -19,6 +19,10 @@ using Node = Pickle::Node;
 constexpr const char* kOrderedDict = "collections.OrderedDict";
 constexpr const char* kRebuildTensor = "torch._utils._rebuild_tensor_v2";
 constexpr const char* kRebuildParameter = "torch._utils._rebuild_parameter";
+// A file of tensors has some twenty values for each; without a limit a byte of a hostile file would cost a node.
+constexpr size_t kMaxNodes = size_t{1} << 18;
+constexpr size_t kMaxArguments = 16;
+constexpr size_t kMaxKey = 1024;  // bytes of a storage's name
 
 struct StorageType {
   const char* name;
@@ -91,6 +95,9 @@ class Machine {
 
   // Stack.
   uint32_t push(Node node) {
+    if (out_.nodes.size() >= kMaxNodes) {
+      fail("it holds more than " + std::to_string(kMaxNodes) + " values; expected a file of tensors");
+    }
     out_.nodes.push_back(std::move(node));
     stack_.push_back(static_cast<uint32_t>(out_.nodes.size() - 1));
     return stack_.back();
@@ -348,13 +355,14 @@ class Machine {
 
   // ("storage", type, key, location, elements)
   void push_storage(uint32_t index) {
-    const Node tuple = out_.nodes[index];
+    const Node& tuple = out_.nodes[index];
     const bool fits = tuple.kind == Kind::kTuple && tuple.children.size() == 5 &&
                       out_.nodes[tuple.children[1]].kind == Kind::kGlobal &&
                       out_.nodes[tuple.children[4]].kind == Kind::kInt;
     const StorageType* type = fits ? find_storage(out_.nodes[tuple.children[1]].text) : nullptr;
     if (type == nullptr || string_of(tuple.children[0]) != "storage")
       fail("a storage is not described as torch does it");
+    if (string_of(tuple.children[2]).size() > kMaxKey) fail("a storage's name is longer than any that torch writes");
     Node node;
     node.kind = Kind::kStorage;
     node.text = string_of(tuple.children[2]);
@@ -365,10 +373,12 @@ class Machine {
 
   void reduce() {
     const std::vector<uint32_t> call = pop_many(2);
-    const Node function = out_.nodes[call[0]];
-    const std::vector<uint32_t> arguments = out_.nodes[call[1]].children;
-    if (function.kind != Kind::kGlobal || out_.nodes[call[1]].kind != Kind::kTuple)
+    if (out_.nodes[call[0]].kind != Kind::kGlobal || out_.nodes[call[1]].kind != Kind::kTuple)
       fail("it calls what is no function");
+    const Node function = out_.nodes[call[0]];  // copies: pushing moves the nodes
+    if (out_.nodes[call[1]].children.size() > kMaxArguments)
+      fail("a call has more arguments than any that torch writes");
+    const std::vector<uint32_t> arguments = out_.nodes[call[1]].children;
     if (function.text == kOrderedDict && arguments.empty()) {
       push_children(Kind::kDict, {});
     } else if (function.text == kRebuildTensor && arguments.size() >= 6) {

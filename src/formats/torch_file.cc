@@ -50,7 +50,9 @@ std::optional<int64_t> extent_of(const Pickle::Node& tensor) {
 }
 
 Json plain_value(const Pickle& pickle, const Pickle::Node& node, int depth, int64_t& budget) {
-  if (depth == 0 || --budget < 0) return {};
+  // A string that many places share would be copied to each of them.
+  budget -= 1 + static_cast<int64_t>(node.text.size() / 64);
+  if (depth == 0 || budget < 0) return {};
   switch (node.kind) {
     case Kind::kBool:
       return node.integer != 0;
@@ -85,7 +87,7 @@ Json plain_value(const Pickle& pickle, const Pickle::Node& node, int depth, int6
 
 }  // namespace
 
-TorchFile TorchFile::open(const std::string& path) {
+TorchFile TorchFile::open(const std::string& path, bool verify) {
   auto state = std::make_shared<State>();
   state->path = path;
   state->file = MappedFile::open(path);
@@ -98,6 +100,16 @@ TorchFile TorchFile::open(const std::string& path) {
   if (main == entries.value().end()) {
     throw Error(Errc::kBadFormat,
                 path + ": there is no data.pkl in the archive; expected a file that torch.save wrote");
+  }
+  for (const ZipEntry& entry : entries.value()) {
+    if (entry.deflated) {
+      throw Error(Errc::kUnsupported, path + ": member " + Json(entry.name.substr(0, 160)).dump() +
+                                          " is compressed; expected stored members, as torch.save writes them");
+    }
+    if (entry.crc == 0 || (!verify && &entry != &*main)) continue;
+    if (const auto error = check_crc(entry, bytes.subspan(entry.begin, entry.end - entry.begin))) {
+      throw Error(error->code(), path + ": " + error->what());
+    }
   }
   const std::string root = main->name.substr(0, main->name.size() - kPickleName.size()) + "/";
   for (const ZipEntry& entry : entries.value()) {

@@ -15,8 +15,9 @@ namespace saif {
 // more than the file's size.
 class TorchFile {
  public:
-  // Throws Error naming file and what is wrong; nothing in the file is executed.
-  static TorchFile open(const std::string& path);
+  // Throws Error naming file and what is wrong; nothing in the file is executed. `verify`: the checksums of all
+  // members, which reads the whole file; a checksum of 0 was never written (torch.serialization.set_crc32_options).
+  static TorchFile open(const std::string& path, bool verify = true);
 
   const std::string& path() const;
   bool has_dictionary(const std::string& key) const;

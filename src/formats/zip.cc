@@ -1,11 +1,15 @@
 #include "formats/zip.h"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 #include <cstring>
 #include <optional>
 #include <set>
 
+#include "base/parallel.h"
 #include "saif/json.h"
 
 namespace saif {
@@ -15,6 +19,9 @@ constexpr size_t kEndSize = 22, kEnd64Size = 56, kLocatorSize = 20, kCentralSize
 constexpr uint32_t kEndMark = 0x06054b50, kEnd64Mark = 0x06064b50, kLocatorMark = 0x07064b50;
 constexpr uint32_t kCentralMark = 0x02014b50, kLocalMark = 0x04034b50;
 constexpr size_t kMaxComment = 65535;
+constexpr uint16_t kStored = 0, kDeflated = 8;
+constexpr uint64_t kMaxGrowth = 16, kFreeGrowth = 1 << 16;  // of what deflated members may unpack to
+constexpr size_t kCrcBlock = size_t{1} << 22;
 
 Error bad(const std::string& why) { return {Errc::kBadFormat, "zip: " + why}; }
 
@@ -68,6 +75,8 @@ Result<Directory> find_directory(std::span<const std::byte> bytes) {
 
 struct Member {
   uint64_t compressed = 0, size = 0, header = 0;
+  uint32_t crc = 0;
+  bool deflated = false;
 };
 
 // Takes what a zip64 extra field says in place of values that are all ones.
@@ -105,11 +114,11 @@ Result<ZipEntry> locate(std::span<const std::byte> bytes, const std::string& nam
   }
   const uint64_t begin = member.header + kLocalSize + read<uint16_t>(bytes, member.header + 26) +
                          read<uint16_t>(bytes, member.header + 28);
-  if (member.size != member.compressed || !fits(bytes, begin, member.size)) {
+  if ((!member.deflated && member.size != member.compressed) || !fits(bytes, begin, member.compressed)) {
     return bad(what + " needs " + std::to_string(member.size) + " bytes from byte " + std::to_string(begin) +
                ", but the archive has " + std::to_string(bytes.size()));
   }
-  return ZipEntry{name, begin, begin + member.size};
+  return ZipEntry{name, begin, begin + member.compressed, member.size, member.crc, member.deflated};
 }
 
 std::optional<Error> check_overlap(std::vector<ZipEntry> entries) {
@@ -117,6 +126,20 @@ std::optional<Error> check_overlap(std::vector<ZipEntry> entries) {
   for (size_t i = 1; i < entries.size(); ++i) {
     if (entries[i].begin >= entries[i - 1].end) continue;
     return bad("members " + quoted(entries[i - 1].name) + " and " + quoted(entries[i].name) + " overlap");
+  }
+  return std::nullopt;
+}
+
+std::optional<Error> check_growth(const std::vector<ZipEntry>& entries, size_t archive) {
+  const uint64_t limit = kMaxGrowth * archive + kFreeGrowth;
+  uint64_t total = 0;
+  for (const ZipEntry& entry : entries) {
+    if (!entry.deflated) continue;
+    if (entry.size > limit - total) {
+      return bad("member " + quoted(entry.name) + " unpacks to " + std::to_string(entry.size) +
+                 " bytes, which is too much for an archive of " + std::to_string(archive));
+    }
+    total += entry.size;
   }
   return std::nullopt;
 }
@@ -141,11 +164,12 @@ Result<std::vector<ZipEntry>> parse_zip(std::span<const std::byte> bytes) {
     if (climbs(name)) return bad("the name " + quoted(name) + " is absolute or climbs out of the archive");
     if (!names.insert(name).second) return bad("the name " + quoted(name) + " is given twice");
     const auto flags = read<uint16_t>(rest, 8), method = read<uint16_t>(rest, 10);
-    if ((flags & 1) != 0 || method != 0) {
-      return Error(Errc::kUnsupported,
-                   "zip: member " + quoted(name) + " is compressed or encrypted; expected plainly stored members");
+    if ((flags & 1) != 0 || (method != kStored && method != kDeflated)) {
+      return Error(Errc::kUnsupported, "zip: member " + quoted(name) + " is encrypted or compressed by method " +
+                                           std::to_string(method) + "; expected stored or deflated members");
     }
-    Member member{read<uint32_t>(rest, 20), read<uint32_t>(rest, 24), read<uint32_t>(rest, 42)};
+    Member member{read<uint32_t>(rest, 20), read<uint32_t>(rest, 24), read<uint32_t>(rest, 42),
+                  read<uint32_t>(rest, 16), method == kDeflated};
     if (const auto error = read_extra(rest.subspan(kCentralSize + name_size, extra_size), name, member)) return *error;
     Result<ZipEntry> entry = locate(bytes, name, member);
     if (!entry) return entry.error();
@@ -153,6 +177,57 @@ Result<std::vector<ZipEntry>> parse_zip(std::span<const std::byte> bytes) {
     rest = rest.subspan(whole);
   }
   if (const auto error = check_overlap(out)) return *error;
+  if (const auto error = check_growth(out, bytes.size())) return *error;
+  return out;
+}
+
+std::optional<Error> check_crc(const ZipEntry& entry, std::span<const std::byte> data) {
+  const size_t blocks = (data.size() + kCrcBlock - 1) / kCrcBlock;
+  std::vector<uLong> sums(blocks);
+  const auto block = [&](size_t i) {
+    return data.subspan(i * kCrcBlock, std::min(kCrcBlock, data.size() - i * kCrcBlock));
+  };
+  parallel_for(static_cast<int64_t>(blocks), 1, [&](int64_t begin, int64_t end) {
+    for (auto i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
+      sums[i] = crc32(0, reinterpret_cast<const Bytef*>(block(i).data()), static_cast<uInt>(block(i).size()));
+    }
+  });
+  uLong crc = 0;
+  for (size_t i = 0; i < blocks; ++i) crc = crc32_combine(crc, sums[i], static_cast<z_off_t>(block(i).size()));
+  if (crc == entry.crc) return std::nullopt;
+  char text[64];
+  std::snprintf(text, sizeof text, "%08lx, expected %08lx", crc, static_cast<uLong>(entry.crc));
+  return bad("member " + quoted(entry.name) + " has the checksum " + text +
+             ": the file is damaged; download or save it again");
+}
+
+Result<Tensor> inflate_member(std::span<const std::byte> archive, const ZipEntry& entry) {
+  Tensor out(DType::kU8, {static_cast<int64_t>(entry.size)});
+  z_stream stream = {};
+  if (inflateInit2(&stream, -MAX_WBITS) != Z_OK) return bad("member " + quoted(entry.name) + " cannot be unpacked");
+  constexpr uint64_t kPiece = uint64_t{1} << 30;  // zlib counts in 32 bits
+  uint64_t read = entry.begin, written = 0;
+  int status = Z_OK;
+  while (status == Z_OK) {
+    if (stream.avail_in == 0) {
+      const uint64_t piece = std::min<uint64_t>(kPiece, entry.end - read);
+      stream.next_in = reinterpret_cast<Bytef*>(const_cast<std::byte*>(archive.data() + read));
+      stream.avail_in = static_cast<uInt>(piece);
+      read += piece;
+    }
+    const uint64_t room = std::min<uint64_t>(kPiece, entry.size - written);
+    stream.next_out = static_cast<Bytef*>(out.data()) + written;
+    stream.avail_out = static_cast<uInt>(room);
+    status = inflate(&stream, Z_NO_FLUSH);  // Z_BUF_ERROR where neither input nor room is left
+    written += room - stream.avail_out;
+  }
+  inflateEnd(&stream);
+  if (status != Z_STREAM_END || written != entry.size) {
+    return bad("member " + quoted(entry.name) + " does not unpack to the " + std::to_string(entry.size) +
+               " bytes that the directory says: the file is damaged");
+  }
+  const std::span<const std::byte> data(static_cast<const std::byte*>(out.data()), entry.size);
+  if (auto error = check_crc(entry, data)) return *std::move(error);
   return out;
 }
 

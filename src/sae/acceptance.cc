@@ -4,14 +4,12 @@
 
 #include "sae/acceptance_text.h"
 #include "sae/activations.h"
+#include "sae/diagnosis.h"
 #include "sae/fit.h"
 #include "saif/sae.h"
 
 namespace saif {
 namespace {
-
-constexpr double kMaxFvu = 0.5;
-constexpr double kMaxL0Ratio = 2.0;
 
 std::string number(double value) {
   char text[32];
@@ -45,19 +43,15 @@ std::vector<std::vector<int32_t>> acceptance_documents(const Engine& engine) {
   return documents;
 }
 
-void enforce(const Sae& sae, const SaeFidelity& fidelity, const Site& site) {
-  const std::string who = "SAE " + sae.path() + " at " + site.name() + ": ";
-  const std::string advice = "; the file is read wrongly, or belongs to another model or site (override to go on)";
-  const std::optional<double>& published = sae.config().published_l0;
-  if (published && *published > 0 &&
-      (fidelity.l0 > kMaxL0Ratio * *published || fidelity.l0 * kMaxL0Ratio < *published)) {
-    throw Error(Errc::kRefused, who + "L0 is " + number(fidelity.l0) + " on ordinary text; expected about " +
-                                    number(*published) + " as published" + advice);
+// What is wrong with the figures; "" when they pass.
+std::string complaint(const Sae& sae, const SaeFidelity& fidelity) {
+  if (passes_check(sae.config(), fidelity.l0, fidelity.fvu)) return "";
+  if (fidelity.fvu <= kMaxFvu) {
+    return "L0 is " + number(fidelity.l0) + " on ordinary text; expected about " +
+           number(sae.config().published_l0.value_or(0)) + " as published";
   }
-  if (!(fidelity.fvu <= kMaxFvu)) {
-    throw Error(Errc::kRefused, who + "the reconstruction leaves FVU " + number(fidelity.fvu) +
-                                    " on ordinary text; expected at most " + number(kMaxFvu) + advice);
-  }
+  return "the reconstruction leaves FVU " + number(fidelity.fvu) + " on ordinary text (L0 " + number(fidelity.l0) +
+         "); expected at most " + number(kMaxFvu);
 }
 
 }  // namespace
@@ -123,8 +117,12 @@ SaeFidelity check_sae(const Sae& sae, Engine& engine, const AcceptanceOptions& o
     const Tensor target = collect_activations(engine, documents, out, 1, 1 << 20, control);
     return measure_fidelity(sae, rows.f32(), target.f32());
   }();
-  if (options.enforce) enforce(sae, fidelity, site);
-  return fidelity;
+  if (!options.enforce) return fidelity;
+  const std::string wrong = complaint(sae, fidelity);
+  if (wrong.empty()) return fidelity;
+  const std::string cause = likely_cause(sae, try_neighbours(sae, engine, documents, site, control), site);
+  throw Error(Errc::kRefused, "SAE " + sae.path() + " at " + site.name() + ": " + wrong + "; " + cause +
+                                  " (override to go on as it is)");
 }
 
 }  // namespace saif

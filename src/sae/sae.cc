@@ -9,6 +9,7 @@
 #include "base/hash.h"
 #include "base/parallel.h"
 #include "kernels/backend.h"
+#include "sae/altered.h"
 #include "sae/normalize.h"
 #include "sae/select.h"
 #include "sae/source.h"
@@ -22,6 +23,7 @@ class CanonicalSae final : public Sae {
  public:
   explicit CanonicalSae(SaeSource source) : source_(std::move(source)) {}
 
+  const SaeSource& source() const { return source_; }
   const SaeConfig& config() const override { return source_.config; }
   const std::string& path() const override { return source_.path; }
 
@@ -287,6 +289,14 @@ std::shared_ptr<const Sae> make_sae(SaeSource source, bool verify) {
   auto sae = std::make_shared<CanonicalSae>(std::move(source));
   if (verify) sae->verify();
   return sae;
+}
+
+std::shared_ptr<const Sae> altered(const Sae& sae, const std::function<void(SaeSource&)>& change) {
+  const auto* canonical = dynamic_cast<const CanonicalSae*>(&sae);
+  if (canonical == nullptr) return nullptr;
+  SaeSource source = canonical->source();
+  change(source);
+  return make_sae(std::move(source), false);
 }
 
 std::shared_ptr<const Sae> Sae::from_weights(SaeConfig config, SaeWeights weights) {

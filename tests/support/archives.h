@@ -14,13 +14,23 @@ std::string little(T value) {
   return {reinterpret_cast<const char*>(&value), sizeof value};
 }
 
-// A zip archive of stored members, without checksums (readers of arrays do not look at them).
+// The checksum of zip archives, bit by bit.
+inline uint32_t crc32_of(const std::string& data) {
+  uint32_t crc = ~uint32_t{0};
+  for (const char c : data) {
+    crc ^= static_cast<unsigned char>(c);
+    for (int bit = 0; bit < 8; ++bit) crc = (crc >> 1) ^ ((crc & 1) != 0 ? 0xEDB88320U : 0U);
+  }
+  return ~crc;
+}
+
+// A zip archive of stored members.
 inline std::string zip(const std::vector<std::pair<std::string, std::string>>& members) {
   std::string out, directory;
   for (const auto& [name, data] : members) {
     const auto offset = static_cast<uint32_t>(out.size()), size = static_cast<uint32_t>(data.size());
     const std::string common = little<uint16_t>(20) + std::string(4, '\0') + std::string(4, '\0') +
-                               little<uint32_t>(0) + little(size) + little(size) +
+                               little(crc32_of(data)) + little(size) + little(size) +
                                little(static_cast<uint16_t>(name.size())) + little<uint16_t>(0);
     out += std::string("PK\3\4", 4) + common + name + data;
     directory +=

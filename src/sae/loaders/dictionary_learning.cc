@@ -156,7 +156,7 @@ SaeSource load_dictionary_learning(const std::string& path, const SaeLoadOptions
   KeySet keys(config_file, read_json_file(config_file));
   const Json* trainer = keys.find("trainer");
   if (trainer == nullptr) keys.fail(Errc::kBadFormat, "\"trainer\" is missing; expected it with dict_class");
-  TorchFile opened = TorchFile::open(file);
+  TorchFile opened = TorchFile::open(file, options.verify);
   if (opened.has_dictionary("ae")) opened = opened.dictionary("ae");  // a checkpoint, with its optimizer
   const TensorArchive archive = opened.tensors();
   SaeSource source;

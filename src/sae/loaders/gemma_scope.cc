@@ -120,7 +120,7 @@ bool is_gemma_scope(const std::string& path) { return path.ends_with(".npz") || 
 
 SaeSource load_gemma_scope(const std::string& path, const SaeLoadOptions& options) {
   const std::string file = path.ends_with(".npz") ? path : path + kNpz;
-  const TensorArchive archive = open_npz(file);
+  const TensorArchive archive = open_npz(file, options.verify);
   SaeSource source;
   source.path = path;
   source.files = {file};

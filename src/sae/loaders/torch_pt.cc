@@ -9,7 +9,7 @@ bool is_torch_pt(const std::string& path) {
 }
 
 SaeSource load_torch_pt(const std::string& path, const SaeLoadOptions& options) {
-  const TorchFile file = TorchFile::open(path);
+  const TorchFile file = TorchFile::open(path, options.verify);
   const TensorArchive archive = file.tensors();
   SaeSource source;
   source.path = path;
