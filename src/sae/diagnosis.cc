@@ -304,9 +304,9 @@ class Trial {
           "its encoder is off by that factor", raw.l0, raw.fvu_with_gain, doubt + 0.04);
     };
     attempt(root / norm, number(root / norm) + " = sqrt(d) / mean norm",
-            "it was trained on scaled activations: the file's norm_scaling_factor is missing or was not folded", 0.02);
+            "it was trained on scaled activations: the file's norm_scaling_factor is missing or was not folded", 0.06);
     attempt(norm / root, number(norm / root) + " = mean norm / sqrt(d)",
-            "its weights have the activations' scale folded in already: it is applied twice", 0.02);
+            "its weights have the activations' scale folded in already: it is applied twice", 0.06);
     for (int octave = -8; octave <= 8; ++octave) {
       const double scale = std::exp2(octave);
       if (octave != 0) attempt(scale, number(scale), "it was trained on activations of that scale", 0.12);

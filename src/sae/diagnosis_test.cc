@@ -30,20 +30,20 @@ class AnyText final : public test::LetterTokenizer {
 
 // Embeddings lie in columns 0 to 7, around a constant; block 0 writes to columns 8 to 15, block 1 much more to columns
 // 16 to 23, block 2 still more to 8 to 15; attention adds nothing. So columns 16 to 23 are all of
-// blocks.1.hook_resid_post and nothing of any other layer.
-std::shared_ptr<const Model> planted_model(const std::string& name) {
+// blocks.1.hook_resid_post and nothing of any other layer. `size` multiplies everything that is written.
+std::shared_ptr<const Model> planted_model(const std::string& name, float size = 1.0f) {
   test::TinyModel tiny(5);
   for (auto& [key, tensor] : tiny.tensors) {
     const Mat<float> w = tensor.f32();
     if (key.ends_with("o_proj.weight")) std::fill_n(tensor.as<float>(), tensor.elements(), 0.0f);
     for (int64_t r = 0; r < w.rows(); ++r) {
       for (int64_t c = 0; c < w.cols(); ++c) {
-        if (key == "model.embed_tokens.weight") w(r, c) = c < kPart ? 3.0f + 0.7f * w(r, c) : 0.0f;
+        if (key == "model.embed_tokens.weight") w(r, c) = c < kPart ? size * (3.0f + 0.7f * w(r, c)) : 0.0f;
         if (!key.ends_with("down_proj.weight")) continue;
         const int layer = key[13] - '0';
         const int64_t part = layer == 1 ? 2 : 1;
-        const float size = layer == 0 ? 0.5f : (layer == 1 ? 5.0f : 60.0f);
-        w(r, c) *= r / kPart == part ? size : 0.0f;
+        const float growth = layer == 0 ? 0.5f : (layer == 1 ? 5.0f : 60.0f);
+        w(r, c) *= r / kPart == part ? size * growth : 0.0f;
       }
     }
   }
@@ -131,8 +131,9 @@ TEST_F(Diagnosis, AnotherSiteOfTheBlockIsNamed) {
 }
 
 TEST_F(Diagnosis, AMissingInputScaleIsNamed) {
-  // Trained on x s, s = sqrt(d) / mean |x|, with a threshold that half of the rows' entries pass there.
-  EXPECT_EQ(refusal(config_of(kSite), weights()), "");
+  // Trained on x s, s = sqrt(d) / mean |x|, with a threshold that most entries pass there and none here.
+  constexpr float kSize = 0.01f;
+  engine_ = std::make_unique<Engine>(planted_model("small", kSize), std::make_shared<AnyText>());
   const std::vector<std::vector<int32_t>> text = {AnyText().encode("The harbour was quiet when", {})};
   const Site site = Site::parse(kSite);
   const Engine::Capture capture = engine_->capture(text, {&site, 1}, false, {});
@@ -144,12 +145,12 @@ TEST_F(Diagnosis, AMissingInputScaleIsNamed) {
     norm += std::sqrt(square) / static_cast<double>(x.rows());
   }
   const double s = std::sqrt(static_cast<double>(kWidth)) / norm;
-  ASSERT_LT(s, 0.5);
+  ASSERT_GT(s, 5.0);
   SaeWeights w = weights();
-  scale(w.b_dec, s);
-  for (int64_t j = 0; j < kLatents; ++j) w.threshold.as<float>()[j] = 1.0f;
+  scale(w.b_dec, s * kSize);
+  for (int64_t j = 0; j < kLatents; ++j) w.threshold.as<float>()[j] = 0.5f;
   SaeConfig config = config_of(kSite);
-  config.published_l0 = 5.0;
+  config.published_l0 = 6.0;
   const std::string message = refusal(config, std::move(w));
   EXPECT_MENTIONS(message, "sqrt(d) / mean norm");
   EXPECT_MENTIONS(message, "norm_scaling_factor");
