@@ -272,8 +272,8 @@ class Trial {
       if (config.normalize == kind) continue;
       const std::string name = kind;
       try_variant(name == "none" ? "without input normalisation" : "with its input normalised by " + name,
-                  "normalize_activations is " + config.normalize + ", which contradicts the weights", 0.02,
-                  [&](SaeSource& source) {
+                  "normalize_activations is " + config.normalize + ", which contradicts the weights",
+                  name == "none" ? 0.02 : 0.08, [&](SaeSource& source) {
                     source.config.normalize = name;
                     source.config.undo_normalization = true;
                   });
