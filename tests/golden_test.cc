@@ -234,17 +234,21 @@ const Case kFamilies[] = {
     gguf("gpt2-f16", "gpt2"),
     gguf("phi3-f16", "phi3"),
 };
-// Made by tools/goldens: every folder under tests/data/goldens, with both spellings of its config.
+// Made by tools/goldens: every folder under tests/data/goldens, with both spellings of its config, and as GGUF where
+// llama.cpp's converter can say all of it.
 std::vector<Case> own_families() {
   std::vector<Case> cases;
   for (const auto& entry : std::filesystem::directory_iterator(std::string(SAIF_SOURCE_DIR) + "/tests/data/goldens")) {
     if (!entry.is_directory()) continue;
     const std::string name = entry.path().filename().string();
-    for (Case c : {family(name), transformers4(name)}) {
+    Case as_gguf = family(name);
+    as_gguf.label += "_gguf";
+    as_gguf.model = "goldens/" + name + "/model-f32.gguf";
+    for (Case c : {family(name), transformers4(name), as_gguf}) {
       c.own = true;
       c.label = "own_" + c.label;
       c.bf16 = 0.5;  // as far as these random weights amplify rounding
-      if (c.config.empty() || std::filesystem::exists(c.path(c.config))) cases.push_back(c);
+      if (std::filesystem::exists(c.path(c.config.empty() ? c.model : c.config))) cases.push_back(c);
     }
   }
   std::ranges::sort(cases, {}, &Case::label);

@@ -229,9 +229,26 @@ class Binder {
     return view;
   }
 
+  // One expert's matrix of [n_experts, rows, cols].
+  static SourceTensor part_of_expert(const SourceTensor& tensor, int expert) {
+    const GgmlTypeInfo& info = info_of(tensor.type);
+    SourceTensor part = tensor;
+    part.shape.erase(part.shape.begin());
+    if (part.shape[1] % info.block != 0) {
+      throw Error(Errc::kBadFormat, tensor.name + ": rows of " + std::to_string(part.shape[1]) + " in blocks of " +
+                                        std::to_string(info.block));
+    }
+    const size_t bytes = static_cast<size_t>(part.elements() / info.block) * info.block_bytes;
+    part.data = static_cast<const char*>(tensor.data) + static_cast<size_t>(expert) * bytes;
+    return part;
+  }
+
   WeightView matrix(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& rows, const Dimension& cols) {
-    check_shape(tensor, slot, rows, cols);
     check_readable(tensor);
+    if (slot.expert >= 0 && tensor.shape.size() == 3 && tensor.shape[0] == plan_.arch.n_experts) {
+      return matrix(part_of_expert(tensor, slot.expert), slot, rows, cols);
+    }
+    check_shape(tensor, slot, rows, cols);
     DType dtype = DType::kBf16;
     if (options_.compute == Compute::kF32) dtype = plain_dtype(tensor.type).value_or(options_.quantised);
     const bool blocks = !plain_dtype(tensor.type);

@@ -132,6 +132,11 @@ MOE = [
          ["decoder_sparse_step 2: layer 0 is dense, layer 1 has experts; weights of experts as the softmax over all "
           "gives them; tied"],
          {"weights of experts brought to sum 1": {"norm_topk_prob": True}}),
+    Spec("qwen3_moe_all", "qwen3_moe", {**shape(32, 2, 4, 2, 48, False), **_MOE, "head_dim": 8, "num_experts": 4,
+                                        "moe_intermediate_size": 12, **rope(theta=1000.0)},
+         ["four experts in every block, as GGUF can say it"],
+         {"weights of experts not brought to sum 1": {"norm_topk_prob": False},
+          "three experts": {"num_experts_per_tok": 3}}),
     Spec("mixtral", "mixtral", {**shape(24, 2, 4, 1, 20, False), "rms_norm_eps": 1e-3, "num_local_experts": 4,
                                 "num_experts_per_tok": 2, "sliding_window": None, **rope(theta=1e6)},
          ["four experts, two chosen, weights brought to sum 1; sliding_window null"],

@@ -197,6 +197,17 @@ void set_layers(Architecture& arch, const RopeSpec& rope, int64_t window) {
   arch.layers.assign(static_cast<size_t>(arch.n_layers), layer);
 }
 
+void check_experts(ConfigReader& config, const Architecture& arch, std::string_view count, std::string_view used) {
+  constexpr int64_t kMost = 4096;  // each has places of its own before its tensors are looked for
+  if (arch.n_experts > kMost) {
+    config.fail(count, std::to_string(arch.n_experts), "at most " + std::to_string(kMost) + " experts");
+  }
+  if (arch.experts_per_token > arch.n_experts) {
+    config.fail(used, std::to_string(arch.experts_per_token),
+                "at most the " + std::to_string(arch.n_experts) + " experts");
+  }
+}
+
 void read_layer_types(ConfigReader& config, Architecture& arch, int64_t window,
                       bool (*is_local)(int64_t layer, int64_t n), int64_t n) {
   const Json* types = config.find("layer_types");

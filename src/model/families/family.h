@@ -96,6 +96,8 @@ struct RopeDefaults {
 RopeSpec read_rope(ConfigReader& config, const Architecture& arch, RopeDefaults defaults = {});
 // An object of rope_parameters; `source` names it in messages.
 RopeSpec read_rope_parameters(ConfigReader& parameters, const Architecture& arch, RopeDefaults defaults = {});
+// Throws, naming the keys, when more experts are chosen than there are, or when there are more than any model has.
+void check_experts(ConfigReader& config, const Architecture& arch, std::string_view count, std::string_view used);
 // All blocks alike, attention scaled by 1 / sqrt(d_head).
 void set_layers(Architecture& arch, const RopeSpec& rope, int64_t window = 0);
 // layer_types where present (each sliding_attention or full_attention), else `is_local`: sets the blocks' windows.
@@ -124,13 +126,16 @@ void add_outer_tensors(ModelPlan& plan, const TensorSource& tensors, Bias norm_b
 std::vector<NamedRole> stacked_qkv(const Architecture& arch, const std::string& name, Bias bias,
                                    bool transposed = false);
 
-// GGUF: embedding_length, block_count, attention.head_count, ... ; vocab from the embedding; scale 1 / sqrt(d_head).
+// GGUF: expert_count and what belongs to it; 0 experts where the file has no such key. Before read_gguf_dimensions().
+void read_gguf_experts(ConfigReader& config, Architecture& arch);
+// embedding_length, block_count, attention.head_count, ... ; vocab from the embedding; scale 1 / sqrt(d_head).
 void read_gguf_dimensions(ConfigReader& config, Architecture& arch, const TensorSource& tensors);
 // rope.freq_base, rope.scaling.*, rope.dimension_count, rope_freqs.weight.
 RopeSpec read_gguf_rope(ConfigReader& config, ModelPlan& plan, const TensorSource& tensors);
 // token_embd, output_norm, output (absent where tied).
 void add_gguf_outer_tensors(ModelPlan& plan, const TensorSource& tensors, Bias norm_bias = Bias::kNone);
-// attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down (biases where present), attn_norm, ffn_norm.
-std::vector<NamedRole> gguf_block_roles(bool paired_rows);
+// attn_q, attn_k, attn_v, attn_output, ffn_gate, ffn_up, ffn_down (biases where present), attn_norm, ffn_norm; of a
+// mixture ffn_gate_inp and all experts of ffn_gate_exps, ffn_up_exps, ffn_down_exps.
+std::vector<NamedRole> gguf_block_roles(bool paired_rows, const Architecture& arch);
 
 }  // namespace saif

@@ -147,7 +147,7 @@ ModelPlan from_gguf(ConfigReader& config, const TensorSource& tensors) {
   const bool wide = post_norms && !head_norms && arch.n_layers == 46;
   set_scales(arch, static_cast<double>(wide ? arch.d_model / arch.n_heads : arch.d_head));
   add_gguf_outer_tensors(plan, tensors);
-  std::vector<NamedRole> roles = gguf_block_roles(false);
+  std::vector<NamedRole> roles = gguf_block_roles(false, plan.arch);
   if (post_norms) {
     roles.push_back({"post_attention_norm", TensorRole::kPostAttn});
     roles.push_back({"post_ffw_norm", TensorRole::kPostMlp});

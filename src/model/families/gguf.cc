@@ -20,6 +20,16 @@ int64_t same_for_all_blocks(ConfigReader& config, std::string_view key, std::opt
 
 }  // namespace
 
+void read_gguf_experts(ConfigReader& config, Architecture& arch) {
+  arch.n_experts = config.size("expert_count", 0);
+  if (arch.n_experts == 0) return;
+  arch.experts_per_token = config.size("expert_used_count");
+  arch.d_expert = config.present("expert_feed_forward_length") ? config.size("expert_feed_forward_length")
+                                                               : same_for_all_blocks(config, "feed_forward_length");
+  arch.expert_weights_sum_to_one = true;
+  check_experts(config, arch, "expert_count", "expert_used_count");
+}
+
 void read_gguf_dimensions(ConfigReader& config, Architecture& arch, const TensorSource& tensors) {
   arch.d_model = config.size("embedding_length");
   arch.n_layers = config.size("block_count");
@@ -100,13 +110,29 @@ void add_gguf_outer_tensors(ModelPlan& plan, const TensorSource& tensors, Bias n
   add_tensors(plan, tensors, -1, "", roles);
 }
 
-std::vector<NamedRole> gguf_block_roles(bool paired_rows) {
+std::vector<NamedRole> gguf_block_roles(bool paired_rows, const Architecture& arch) {
   constexpr Bias kBias = Bias::kIfPresent;
-  return {{"attn_norm", TensorRole::kLn1, kBias},         {"attn_q", TensorRole::kQ, kBias, paired_rows},
-          {"attn_k", TensorRole::kK, kBias, paired_rows}, {"attn_v", TensorRole::kV, kBias},
-          {"attn_output", TensorRole::kO, kBias},         {"ffn_norm", TensorRole::kLn2, kBias},
-          {"ffn_gate", TensorRole::kGate, kBias},         {"ffn_up", TensorRole::kUp, kBias},
-          {"ffn_down", TensorRole::kDown, kBias}};
+  std::vector<NamedRole> roles = {
+      {"attn_norm", TensorRole::kLn1, kBias},         {"attn_q", TensorRole::kQ, kBias, paired_rows},
+      {"attn_k", TensorRole::kK, kBias, paired_rows}, {"attn_v", TensorRole::kV, kBias},
+      {"attn_output", TensorRole::kO, kBias},         {"ffn_norm", TensorRole::kLn2, kBias}};
+  if (arch.n_experts == 0) {
+    for (const auto& [name, role] :
+         {std::pair("ffn_gate", TensorRole::kGate), {"ffn_up", TensorRole::kUp}, {"ffn_down", TensorRole::kDown}}) {
+      roles.push_back({name, role, kBias});
+    }
+    return roles;
+  }
+  roles.push_back({"ffn_gate_inp", TensorRole::kRouter});
+  for (int e = 0; e < arch.n_experts; ++e) {  // each tensor holds all experts
+    for (const auto& [name, role] : {std::pair("ffn_gate_exps", TensorRole::kGate),
+                                     {"ffn_up_exps", TensorRole::kUp},
+                                     {"ffn_down_exps", TensorRole::kDown}}) {
+      roles.push_back({name, role});
+      roles.back().expert = e;
+    }
+  }
+  return roles;
 }
 
 }  // namespace saif

@@ -49,10 +49,12 @@ ModelPlan from_config(ConfigReader& config, const std::string& model_type, const
 ModelPlan from_gguf(ConfigReader& config, const TensorSource& tensors) {
   ModelPlan plan;
   Architecture& arch = plan.arch;
+  read_gguf_experts(config, arch);
   read_gguf_dimensions(config, arch, tensors);
   arch.norm_eps = static_cast<float>(config.number("attention.layer_norm_rms_epsilon"));
   check_dimensions(config.source(), arch, tensors);
   set_layers(arch, read_gguf_rope(config, plan, tensors));
+  for (LayerSpec& layer : arch.layers) layer.experts = arch.n_experts > 0;
   // Granite's files have these keys, under an architecture of its own.
   arch.embed_scale = static_cast<float>(config.number("embedding_scale", 1.0));
   arch.residual_scale = static_cast<float>(config.number("residual_scale", 1.0));
@@ -62,7 +64,7 @@ ModelPlan from_gguf(ConfigReader& config, const TensorSource& tensors) {
   }
   add_gguf_outer_tensors(plan, tensors);
   for (int i = 0; i < arch.n_layers; ++i) {
-    add_tensors(plan, tensors, i, "blk." + std::to_string(i) + ".", gguf_block_roles(true));
+    add_tensors(plan, tensors, i, "blk." + std::to_string(i) + ".", gguf_block_roles(true, arch));
   }
   return plan;
 }

@@ -15,10 +15,7 @@ ModelPlan from_config(ConfigReader& config, const std::string& /*model_type*/, c
   arch.n_experts = config.size("num_local_experts");
   arch.experts_per_token = config.size("num_experts_per_tok");
   arch.d_expert = arch.d_mlp;
-  if (arch.experts_per_token > arch.n_experts) {
-    config.fail("num_experts_per_tok", std::to_string(arch.experts_per_token),
-                "at most the " + std::to_string(arch.n_experts) + " experts");
-  }
+  check_experts(config, arch, "num_local_experts", "num_experts_per_tok");
   check_dimensions(config.source(), arch, tensors);
   const int64_t window = config.present("sliding_window") ? config.size("sliding_window") : 0;
   set_layers(arch, read_rope(config, arch, {1e6, 1.0}), window);

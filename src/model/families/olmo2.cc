@@ -51,7 +51,7 @@ ModelPlan from_gguf(ConfigReader& config, const TensorSource& tensors) {
   set_layers(arch, read_gguf_rope(config, plan, tensors));
   add_gguf_outer_tensors(plan, tensors);
   std::vector<NamedRole> roles;
-  for (const NamedRole& role : gguf_block_roles(false)) {
+  for (const NamedRole& role : gguf_block_roles(false, plan.arch)) {
     if (role.role != TensorRole::kLn1 && role.role != TensorRole::kLn2) roles.push_back(role);
   }
   roles.push_back({"post_attention_norm", TensorRole::kPostAttn});

@@ -29,10 +29,8 @@ void read_experts(ConfigReader& config, Architecture& arch) {
   arch.experts_per_token = config.size("num_experts_per_tok");
   arch.d_expert = config.size("moe_intermediate_size");
   arch.expert_weights_sum_to_one = config.boolean("norm_topk_prob", false);
-  if (arch.experts_per_token > arch.n_experts) {
-    config.fail("num_experts_per_tok", std::to_string(arch.experts_per_token),
-                "at most the " + std::to_string(arch.n_experts) + " experts");
-  }
+  check_experts(config, arch, config.present("num_local_experts") ? "num_local_experts" : "num_experts",
+                "num_experts_per_tok");
   const int64_t step = config.size("decoder_sparse_step", 1);
   const Json* dense = config.find("mlp_only_layers");
   for (int64_t i = 0; i < arch.n_layers; ++i) {
@@ -97,12 +95,14 @@ ModelPlan from_config(ConfigReader& config, const std::string& model_type, const
 ModelPlan from_gguf(ConfigReader& config, const TensorSource& tensors) {
   ModelPlan plan;
   Architecture& arch = plan.arch;
+  read_gguf_experts(config, arch);
   read_gguf_dimensions(config, arch, tensors);
   arch.norm_eps = static_cast<float>(config.number("attention.layer_norm_rms_epsilon"));
   check_dimensions(config.source(), arch, tensors);
   set_layers(arch, read_gguf_rope(config, plan, tensors));
+  for (LayerSpec& layer : arch.layers) layer.experts = arch.n_experts > 0;
   add_gguf_outer_tensors(plan, tensors);
-  std::vector<NamedRole> roles = gguf_block_roles(false);
+  std::vector<NamedRole> roles = gguf_block_roles(false, arch);
   if (tensors.find("blk.0.attn_q_norm.weight") != nullptr) {
     for (const auto& [name, role] :
          {std::pair("attn_q_norm", TensorRole::kQNorm), {"attn_k_norm", TensorRole::kKNorm}}) {
@@ -117,6 +117,7 @@ ModelPlan from_gguf(ConfigReader& config, const TensorSource& tensors) {
 }  // namespace
 
 extern const Family kQwenFamily;
-const Family kQwenFamily = {"qwen", {"qwen2", "qwen3", "qwen3_moe"}, {"qwen2", "qwen3"}, from_config, from_gguf};
+const Family kQwenFamily = {
+    "qwen", {"qwen2", "qwen3", "qwen3_moe"}, {"qwen2", "qwen3", "qwen3moe"}, from_config, from_gguf};
 
 }  // namespace saif

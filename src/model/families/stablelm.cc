@@ -62,7 +62,7 @@ ModelPlan from_gguf(ConfigReader& config, const TensorSource& tensors) {
   set_layers(arch, read_gguf_rope(config, plan, tensors));
   add_gguf_outer_tensors(plan, tensors, Bias::kRequired);
   std::vector<NamedRole> roles;
-  for (const NamedRole& role : gguf_block_roles(false)) {
+  for (const NamedRole& role : gguf_block_roles(false, plan.arch)) {
     if (role.role != TensorRole::kLn2 || !arch.parallel_block) roles.push_back(role);
   }
   for (int i = 0; i < arch.n_layers; ++i) add_tensors(plan, tensors, i, "blk." + std::to_string(i) + ".", roles);
