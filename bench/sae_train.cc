@@ -1,4 +1,4 @@
-// Training steps per second of a top-k SAE on random activations: tokens/s (docs/sae_training.md).
+// Training steps per second of SAEs on random activations: tokens/s (docs/sae_training.md).
 #include <benchmark/benchmark.h>
 
 #include "base/rng.h"
@@ -8,8 +8,9 @@ namespace saif {
 namespace {
 
 // Arguments: d_in, d_sae, k, batch.
-void sae_train_step(benchmark::State& state) {
+void sae_train_step(benchmark::State& state, const char* kind) {
   SaeTrainOptions options;
+  options.kind = kind;
   options.d_sae = state.range(1);
   options.k = state.range(2);
   options.batch = state.range(3);
@@ -23,11 +24,13 @@ void sae_train_step(benchmark::State& state) {
   state.counters["tokens/s"] =
       benchmark::Counter(static_cast<double>(state.iterations() * options.batch), benchmark::Counter::kIsRate);
 }
-BENCHMARK(sae_train_step)
-    ->Args({576, 16384, 64, 4096})
-    ->Args({576, 4608, 32, 4096})
-    ->UseRealTime()
-    ->Unit(benchmark::kMillisecond);
+void shapes(benchmark::internal::Benchmark* b) {
+  b->Args({576, 16384, 64, 4096})->Args({2304, 16384, 64, 4096})->UseRealTime()->MeasureProcessCPUTime();
+  b->Unit(benchmark::kMillisecond);
+}
+BENCHMARK_CAPTURE(sae_train_step, topk, "topk")->Apply(shapes);
+BENCHMARK_CAPTURE(sae_train_step, batchtopk, "batchtopk")->Apply(shapes);
+BENCHMARK_CAPTURE(sae_train_step, jumprelu, "jumprelu")->Apply(shapes);
 
 }  // namespace
 }  // namespace saif

@@ -110,6 +110,7 @@ TEST_F(Training, ResumesToTheSameWeights) {
   }
   const Json resumed = parsed(good(command(stopped)).out);
   EXPECT_EQ(weights(stopped), weights(whole));
+  EXPECT_NE(read_file(stopped + "/training.html").find("<svg"), std::string::npos);
   for (const char* key : {"site", "l0", "fvu", "dead", "loss_recovered", "tokens_per_s"})
     EXPECT_TRUE(resumed.contains(key)) << key;
   // Finished is finished: the result is told again.
@@ -118,6 +119,53 @@ TEST_F(Training, ResumesToTheSameWeights) {
   Words other = command(stopped);
   other[11] = "16";
   bad(other, 1, {stopped});
+}
+
+// The model's own answers as the corpus: made once, kept, and the same SAE again.
+TEST_F(Training, OnTheModelsOwnSamples) {
+  const auto with_samples = [&](const std::string& out) {
+    Words words = command(out);
+    words[4] = "--prompts";
+    words[9] = "64";    // --d-sae
+    words[11] = "4,8";  // --k
+    words[15] = "4";    // --epochs
+    words.insert(words.end(), {"--sample-tokens", "30"});
+    return words;
+  };
+  const std::string a = path("a"), b = path("b");
+  EXPECT_EQ(lines_of(good(with_samples(a)).out).size(), 2U);
+  good(with_samples(b));
+  EXPECT_EQ(read_file(a + "/samples.json"), read_file(b + "/samples.json"));
+  EXPECT_EQ(weights(a + "/topk-64-k4"), weights(b + "/topk-64-k4"));
+  Words other = with_samples(a);
+  other.back() = "31";
+  bad(other, 1, {"samples.json"});
+  bad({"sae", "train", "--model", model_, "--site", kSite, "--out", path("none")}, 2, {"--corpus", "--prompts"});
+}
+
+// Killed twice; the thresholds that batch top-k remembers and the gate's own parameters come back with the weights.
+TEST_F(Training, KindsResumeToTheSameWeightsAfterAKill) {
+  for (const char* kind : {"batchtopk", "gated"}) {
+    const std::string whole = path(std::string("whole-") + kind), stopped = path(std::string("stopped-") + kind);
+    const auto with_kind = [&](const std::string& out) {
+      Words words = command(out);
+      words.insert(words.end(), {"--kind", kind, "--activations", "memory"});
+      return words;
+    };
+    good(with_kind(whole));
+    for (int i = 0; i < 2; ++i) {
+      const std::string before = file_exists(state(stopped)) ? read_file(state(stopped)) : "";
+      Program program(saif_binary(), with_kind(stopped));
+      ASSERT_TRUE(program.wait_until([&] {
+        return file_exists(state(stopped)) && read_file(state(stopped)) != before;
+      })) << program.wait().err;
+      program.send(SIGKILL);
+      EXPECT_EQ(program.wait().signal, SIGKILL);
+      EXPECT_FALSE(file_exists(stopped + "/metrics.json"));
+    }
+    good(with_kind(stopped));
+    EXPECT_EQ(weights(stopped), weights(whole)) << kind;
+  }
 }
 
 class Sweeping : public Cli {

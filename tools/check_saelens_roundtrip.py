@@ -70,7 +70,8 @@ def encode_with_saif(checks, folder, x):
 @torch.no_grad()
 def encode_with_sae_lens(sae, x):
     latents = sae.encode(x)  # decode undoes the normalisation that encode has just measured
-    return latents, sae.decode(latents)
+    # Only forward() adds a transcoder's skip connection.
+    return latents, sae(x) if hasattr(sae, "W_skip") else sae.decode(latents)
 
 
 def boundary(sae, latents):

@@ -1,6 +1,8 @@
 #include <algorithm>
 
+#include "sae_samples.h"
 #include "saif/sae.h"
+#include "saif/sweep.h"
 #include "saif/tensor.h"
 #include "verbs.h"
 
@@ -106,30 +108,64 @@ void add_corpus_flags(CLI::App* verb, CorpusOptions& o) {
 
 struct TrainArguments {
   CorpusOptions corpus;
-  std::vector<std::string> sites;
+  SampleOptions samples;
+  std::vector<std::string> sites, sites_out, kinds = {SaeTrainOptions().kind};
+  std::vector<int64_t> widths = {SaeTrainOptions().d_sae}, ks = {SaeTrainOptions().k};
   std::string out;
   SaeTrainOptions train;
 };
 
-void train(const Context& context, const TrainArguments& o) {
-  const Loaded loaded = load_engine(o.corpus.model, {.dtype = o.corpus.dtype});
-  std::vector<Site> sites;
-  for (const std::string& name : o.sites) {
-    sites.push_back(Site::parse(name, static_cast<int>(loaded.model->architecture().n_layers)));
+std::vector<SaeSpot> spots_of(const TrainArguments& o, int n_layers) {
+  if (!o.sites_out.empty() && o.sites_out.size() != o.sites.size()) {
+    throw UsageError("sae train: " + std::to_string(o.sites_out.size()) + " sites after --site-out for " +
+                     std::to_string(o.sites.size()) + " after --site; a transcoder needs one of each");
   }
-  const auto documents = read_documents(o.corpus, *loaded.tokenizer, o.train.context);
-  const auto results = train_saes(*loaded.engine, sites, documents, o.train, o.out, context.control);
-  for (size_t i = 0; i < results.size(); ++i) {
+  std::vector<SaeSpot> spots;
+  for (size_t i = 0; i < o.sites.size(); ++i) {
+    SaeSpot& spot = spots.emplace_back(SaeSpot{Site::parse(o.sites[i], n_layers), {}});
+    if (!o.sites_out.empty()) spot.out = Site::parse(o.sites_out[i], n_layers);
+  }
+  return spots;
+}
+
+// Every kind with every width and k.
+std::vector<SaeTrainOptions> variants_of(const TrainArguments& o) {
+  std::vector<SaeTrainOptions> variants;
+  for (const std::string& kind : o.kinds) {
+    for (const int64_t d_sae : o.widths) {
+      for (const int64_t k : o.ks) {
+        SaeTrainOptions& options = variants.emplace_back(o.train);
+        options.kind = kind;
+        options.d_sae = d_sae;
+        options.k = k;
+      }
+    }
+  }
+  return variants;
+}
+
+void train(const Context& context, const TrainArguments& o) {
+  if (o.samples.prompts.empty() == o.corpus.corpus.empty()) {
+    throw UsageError("sae train: give the documents with --corpus or prompts for the model's own with --prompts");
+  }
+  const Loaded loaded = load_engine(o.corpus.model, {.dtype = o.corpus.dtype});
+  const auto spots = spots_of(o, static_cast<int>(loaded.model->architecture().n_layers));
+  const auto documents = o.samples.prompts.empty()
+                             ? read_documents(o.corpus, *loaded.tokenizer, o.train.context)
+                             : sample_documents(o.samples, o.train.seed, *loaded.engine, o.out, context.control);
+  const auto results = train_saes(*loaded.engine, spots, documents, variants_of(o), o.out, context.control);
+  for (const SaeTrainResult& result : results) {
+    write_training_page(result.folder);
     if (context.json) {
-      Json line = Json::object({{"site", o.sites[i]}, {"folder", results[i].folder}});
-      const Json numbers = results[i].to_json();
+      Json line = Json::object({{"site", result.site}, {"folder", result.folder}});
+      const Json numbers = result.to_json();
       for (const auto& [key, value] : numbers.members()) line[key] = value;
       print_json(line);
     } else {
-      const SaeEvaluation& e = results[i].evaluation;
-      print_line(o.sites[i] + ": L0 " + format_number(e.fidelity.l0, 1) + "  FVU " + format_number(e.fidelity.fvu, 4) +
+      const SaeEvaluation& e = result.evaluation;
+      print_line(result.site + ": L0 " + format_number(e.fidelity.l0, 1) + "  FVU " + format_number(e.fidelity.fvu, 4) +
                  "  dead " + format_number(100 * e.fidelity.dead, 1) + "%  loss recovered " +
-                 format_number(e.loss_recovered, 3) + "  -> " + results[i].folder);
+                 format_number(e.loss_recovered, 3) + "  -> " + result.folder);
     }
   }
 }
@@ -138,9 +174,24 @@ void add_train(CLI::App& sae, Context& context) {
   auto o = std::make_shared<TrainArguments>();
   CLI::App* verb = add_verb(sae, context, "train", "Train SAEs on a model's activations; started again it resumes");
   add_corpus_flags(verb, o->corpus);
+  verb->get_option("--corpus")->required(false);
+  add_sample_flags(verb, o->samples);
   verb->add_option("--site", o->sites, "blocks.24.hook_resid_post; several from one pass")->required()->delimiter(',');
-  verb->add_option("--out", o->out, "folder to write")->required();
-  add_options(verb, o->train, {"dtype"});
+  verb->add_option("--site-out", o->sites_out, "transcoders: what each --site is to give, blocks.24.hook_mlp_out")
+      ->delimiter(',');
+  verb->add_option("--out", o->out, "folder to write: SAE, metrics.jsonl, metrics.json, training.html")->required();
+  verb->add_option("--kind", o->kinds,
+                   "relu, topk, batchtopk, jumprelu, gated, matryoshka (on batchtopk) or matryoshka-topk; several from "
+                   "one pass, as of --d-sae and --k")
+      ->delimiter(',')
+      ->capture_default_str();
+  verb->add_option("--d-sae", o->widths, "latents")->delimiter(',')->capture_default_str();
+  verb->add_option("--k", o->ks,
+                   "active latents per token: of each (topk), in the mean (batchtopk), aimed at (jumprelu), half of "
+                   "those at the start (relu, gated)")
+      ->delimiter(',')
+      ->capture_default_str();
+  add_options(verb, o->train, {"dtype", "kind", "d-sae", "k"});
   verb->add_option("--save-dtype", o->train.dtype, "of the saved weights: f32 or bf16")->capture_default_str();
   verb->callback([o, &context] { train(context, *o); });
 }

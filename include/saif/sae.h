@@ -167,14 +167,16 @@ struct SaeTrainOptions {
   int64_t resample_every = 0;                                 // steps after which dead latents start again; 0: never
   int64_t auxiliary_k = 0;                                    // dead latents that learn the residual error; 0: d_in / 2
   double auxiliary_weight = 1.0 / 32;
-  int64_t dead_after = 200000;     // tokens without firing until a latent counts as dead
-  int64_t buffer = 262144;         // tokens in the shuffling buffer
-  int64_t skip_first = 1;          // tokens left out at the start of every document
-  int64_t checkpoint_every = 500;  // steps
-  int64_t context = 256;           // tokens a document is cut to
-  double held_out = 0.02;          // share of documents kept for evaluation
-  std::string dtype = "bf16";      // of the saved weights
-  std::string compute = "auto";    // type in which the encoder product is formed: auto, bf16, f32
+  int64_t dead_after = 200000;       // tokens without firing until a latent counts as dead
+  int64_t buffer = 262144;           // tokens in the shuffling buffer
+  int64_t skip_first = 1;            // tokens left out at the start of every document
+  int64_t checkpoint_every = 500;    // steps
+  int64_t context = 256;             // tokens a document is cut to
+  double held_out = 0.02;            // share of documents kept for evaluation
+  std::string activations = "disk";  // disk: a cache file under the output folder; memory: nothing is written
+  int64_t log_every = 10;            // steps per line of metrics.jsonl
+  std::string dtype = "bf16";        // of the saved weights
+  std::string compute = "auto";      // type in which the encoder product is formed: auto, bf16, f32
   int64_t seed = 0;
   template <typename V>
   void describe(V& v) {
@@ -206,6 +208,8 @@ struct SaeTrainOptions {
     v("checkpoint-every", checkpoint_every, "steps between checkpoints");
     v("context", context, "tokens a document is cut to");
     v("held-out", held_out, "share of the documents kept for evaluation");
+    v("activations", activations, "where the model's activations wait: disk (a cut-off run goes on) or memory");
+    v("log-every", log_every, "steps per line of metrics.jsonl");
     v("dtype", dtype, "of the saved weights: f32 or bf16");
     v("compute", compute, "the encoder product in training: auto (bf16 where the CPU is fast at it), bf16 or f32");
     v("seed", seed, "of initialisation and shuffling");
@@ -214,18 +218,33 @@ struct SaeTrainOptions {
 
 struct SaeTrainResult {
   std::string folder;  // where the SAE lies
+  std::string site;
   SaeEvaluation evaluation;
   double tokens_per_s = 0;  // of training steps alone
   int64_t steps = 0, tokens = 0;
   int64_t corpus_tokens = 0;  // of the training documents, each cut to the context
   int64_t rows = 0;           // activations trained on: without first tokens, a shared prefix once per chunk
+  Json density;               // {"never": latents, "bins": [{log10_low, log10_high, latents}]} on held-out rows
   Json to_json() const;
 };
 
-// Trains one SAE per site from one pass over the model (activations of all sites are captured together and kept in
-// memory or in a cache file under the output folder). Output: out/<site>/ per site when there are several, else out.
-// Checkpoints under out/checkpoint; started again with the same options it resumes exactly where it was; other options
-// are refused. Ctrl-C (Control) saves a checkpoint and throws kInterrupted.
+// Where an SAE reads, and for a transcoder what it gives there.
+struct SaeSpot {
+  Site site;
+  std::optional<Site> out = {};
+  bool operator==(const SaeSpot&) const = default;
+};
+
+// Trains an SAE per spot and variant from one pass over the model (activations of all sites are captured together and
+// kept in memory or in cache files under the output folder). Variants differ in kind, d_sae and k only. Output: out, or
+// out/<site>/ where there are several spots, and below it <kind>-<d_sae>-k<k>/ where there are several variants: the
+// SAE, metrics.jsonl (a line per log_every steps) and metrics.json. Checkpoints under out/checkpoint; started again
+// with the same options it resumes exactly where it was; other options are refused. Ctrl-C (Control) saves a checkpoint
+// and throws kInterrupted.
+std::vector<SaeTrainResult> train_saes(Engine& engine, std::span<const SaeSpot> spots,
+                                       std::span<const std::vector<int32_t>> documents,
+                                       std::span<const SaeTrainOptions> variants, const std::string& out,
+                                       const Control& control);
 std::vector<SaeTrainResult> train_saes(Engine& engine, std::span<const Site> sites,
                                        std::span<const std::vector<int32_t>> documents, const SaeTrainOptions& options,
                                        const std::string& out, const Control& control);

@@ -108,6 +108,8 @@ SweepResult sweep(Study& study, Engine& engine, std::span<const std::shared_ptr<
 // What a report shows: tables as JSON, in the layout that the demo and the study verbs write (docs/report.md).
 // One self-contained HTML file (no network), written atomically.
 void write_report(const std::string& path, const Json& report);
+// Writes folder/training.html: curves of metrics.jsonl and densities of metrics.json, as train_saes left them there.
+void write_training_page(const std::string& folder);
 Json report_of_study(const Study& study);
 // The main plot alone, as an SVG picture with its own background.
 std::string success_plot_svg(const Json& report);

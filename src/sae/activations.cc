@@ -156,7 +156,8 @@ ActivationCache ActivationCache::build(Engine& engine, std::span<const std::vect
   ActivationCache cache;
   for (const Site& site : request.sites) cache.widths_.push_back(engine.model().architecture().width(site));
   make_directories(request.folder);
-  Journal journal = resume(request, cache.widths_);
+  Journal journal = request.in_memory ? Journal() : resume(request, cache.widths_);
+  if (request.in_memory) cache.memory_.resize(request.sites.size());
   for (auto begin = static_cast<size_t>(journal.documents); begin < documents.size();) {
     control.check("capturing activations");
     const size_t end = chunk_end(documents, begin);
@@ -164,21 +165,37 @@ ActivationCache ActivationCache::build(Engine& engine, std::span<const std::vect
     Engine::ObserveOptions options;
     options.last_only = false;
     engine.observe(documents.subspan(begin, end - begin), collector, options, control);
-    for (size_t s = 0; s < request.sites.size(); ++s) append(file_of(request, s), collector.take(s));
+    for (size_t s = 0; s < request.sites.size(); ++s) {
+      const std::vector<uint16_t> rows = collector.take(s);
+      if (request.in_memory) {
+        cache.memory_[s].insert(cache.memory_[s].end(), rows.begin(), rows.end());
+      } else {
+        append(file_of(request, s), rows);
+      }
+    }
     journal = {static_cast<int64_t>(end), journal.rows + collector.rows()};
-    write_json_file(journal_of(request), Json::object({{"documents", journal.documents}, {"rows", journal.rows}}));
+    if (!request.in_memory) {
+      write_json_file(journal_of(request), Json::object({{"documents", journal.documents}, {"rows", journal.rows}}));
+    }
     control.report({"activations", journal.documents, static_cast<int64_t>(documents.size()),
                     std::to_string(journal.rows) + " rows"});
     begin = end;
   }
   cache.rows_ = journal.rows;
   if (cache.rows_ == 0) return cache;
-  for (size_t s = 0; s < request.sites.size(); ++s) cache.files_.push_back(MappedFile::open(file_of(request, s)));
+  for (size_t s = 0; s < request.sites.size(); ++s) {
+    if (request.in_memory) {
+      cache.data_.push_back(cache.memory_[s].data());
+    } else {
+      cache.files_.push_back(MappedFile::open(file_of(request, s)));
+      cache.data_.push_back(reinterpret_cast<const uint16_t*>(cache.files_.back()->bytes().data()));
+    }
+  }
   return cache;
 }
 
 void ActivationCache::gather(size_t site, std::span<const int64_t> rows, Mat<float> out) const {
-  const auto* data = reinterpret_cast<const uint16_t*>(files_[site]->bytes().data());
+  const uint16_t* data = data_[site];
   const int64_t width = widths_[site];
   parallel_for(static_cast<int64_t>(rows.size()), 128, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {

@@ -15,15 +15,16 @@ namespace saif {
 Tensor collect_activations(Engine& engine, std::span<const std::vector<int32_t>> documents, const Site& site,
                            int64_t skip_first, int64_t max_rows, const Control& control);
 
-// Activations of several sites from one pass over the model, as bfloat16 files in a folder, so that epochs do not run
-// the model again. A prefix that documents share is stored once per chunk of documents. Capturing that was cut off
-// continues behind the last whole chunk.
+// Activations of several sites from one pass over the model, as bfloat16 in memory or in files of a folder, so that
+// epochs do not run the model again. A prefix that documents share is stored once per chunk of documents. Capturing to
+// files that was cut off continues behind the last whole chunk.
 class ActivationCache {
  public:
   struct Request {
     std::string folder;
     std::vector<Site> sites;
     int64_t skip_first = 1;
+    bool in_memory = false;
   };
   // `documents` and the request must be those of an earlier call on the same folder (the caller sees to it).
   static ActivationCache build(Engine& engine, std::span<const std::vector<int32_t>> documents, const Request& request,
@@ -39,6 +40,8 @@ class ActivationCache {
   int64_t rows_ = 0;
   std::vector<int64_t> widths_;
   std::vector<std::shared_ptr<const MappedFile>> files_;
+  std::vector<std::vector<uint16_t>> memory_;
+  std::vector<const uint16_t*> data_;  // by site, in files_ or memory_
 };
 
 // The order in which rows are trained on: blocks of rows are permuted, and rows within a buffer of blocks; another

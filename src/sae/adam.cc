@@ -93,18 +93,22 @@ void SparseEntries::clear() {
 }
 
 void SparseEntries::transpose(int64_t n_latents) {
-  const size_t n = latents.size();
+  const auto matters = [&](size_t i) { return values[i] != 0.0f || gradients[i] != 0.0f; };
   column_offsets.assign(static_cast<size_t>(n_latents) + 1, 0);
-  for (const int32_t j : latents) ++column_offsets[static_cast<size_t>(j) + 1];
+  for (size_t i = 0; i < latents.size(); ++i) {
+    if (matters(i)) ++column_offsets[static_cast<size_t>(latents[i]) + 1];
+  }
   for (size_t j = 0; j < static_cast<size_t>(n_latents); ++j) column_offsets[j + 1] += column_offsets[j];
+  const auto n = static_cast<size_t>(column_offsets.back());
   column_rows.resize(n);
   column_entries.resize(n);
   column_values.resize(n);
   column_gradients.resize(n);
   std::vector<int64_t> at(column_offsets.begin(), column_offsets.end() - 1);
   for (size_t r = 0; r + 1 < offsets.size(); ++r) {
-    for (int64_t i = offsets[r]; i < offsets[r + 1]; ++i) {
-      const int64_t to = at[static_cast<size_t>(latents[i])]++;
+    for (auto i = static_cast<size_t>(offsets[r]); i < static_cast<size_t>(offsets[r + 1]); ++i) {
+      if (!matters(i)) continue;
+      const auto to = static_cast<size_t>(at[static_cast<size_t>(latents[i])]++);
       column_rows[to] = static_cast<int32_t>(r);
       column_entries[to] = static_cast<int32_t>(i);
       column_values[to] = values[i];

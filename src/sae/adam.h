@@ -25,7 +25,7 @@ struct SparseEntries {
 
   int64_t rows() const { return static_cast<int64_t>(offsets.size()) - 1; }
   void clear();
-  // Fills the column_* arrays.
+  // Fills the column_* arrays; entries without value and gradient are left out.
   void transpose(int64_t n_latents);
 };
 

@@ -112,6 +112,7 @@ Json SaeTrainResult::to_json() const {
   out["training_tokens"] = tokens;
   out["corpus_tokens"] = corpus_tokens;
   out["rows"] = rows;
+  out["density_histogram"] = density;
   out["folder"] = folder;
   return out;
 }

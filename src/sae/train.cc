@@ -3,12 +3,10 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
-#include <fstream>
 
 #include "base/file.h"
-#include "base/hash.h"
-#include "base/rng.h"
 #include "sae/activations.h"
+#include "sae/train_files.h"
 #include "sae/trainer_state.h"
 #include "saif/options.h"
 #include "saif/sae.h"
@@ -16,72 +14,8 @@
 namespace saif {
 namespace {
 
-constexpr int64_t kSampleRows = 8192;         // that initialise an SAE
-constexpr int64_t kEvaluationTokens = 32768;  // of held-out documents, at most
-constexpr int64_t kLogEvery = 10;             // steps per line of training_log.jsonl
-
-struct Split {
-  std::vector<std::vector<int32_t>> train, held_out;
-};
-
-// Documents cut to `context`; each is held out or not by its own random number, so that more documents leave the
-// others where they are.
-Split split_documents(std::span<const std::vector<int32_t>> documents, const SaeTrainOptions& options, int64_t limit) {
-  Split split;
-  const auto context = static_cast<size_t>(std::min(options.context, limit));
-  for (size_t i = 0; i < documents.size(); ++i) {
-    if (documents[i].size() < 2) continue;
-    std::vector<int32_t> ids(documents[i].begin(),
-                             documents[i].begin() + static_cast<int64_t>(std::min(context, documents[i].size())));
-    const bool held = Rng(static_cast<uint64_t>(options.seed), i).uniform() < options.held_out;
-    (held ? split.held_out : split.train).push_back(std::move(ids));
-  }
-  if (options.held_out > 0 && split.held_out.empty() && split.train.size() > 1) {
-    split.held_out.push_back(std::move(split.train.back()));
-    split.train.pop_back();
-  }
-  int64_t tokens = 0;
-  for (size_t i = 0; i < split.held_out.size(); ++i) {
-    tokens += static_cast<int64_t>(split.held_out[i].size());
-    if (tokens > kEvaluationTokens && i > 0) split.held_out.resize(i);
-  }
-  return split;
-}
-
-std::string hash_of(std::span<const std::vector<int32_t>> documents) {
-  std::string joined;
-  for (const std::vector<int32_t>& d : documents) {
-    joined += std::to_string(d.size()) + ":";
-    joined.append(reinterpret_cast<const char*>(d.data()), d.size() * sizeof(int32_t));
-  }
-  return sha256_hex(std::string_view(joined));
-}
-
-// A line of training_log.jsonl per kLogEvery steps. Lines behind the step at which a run resumes are dropped.
-class TrainingLog {
- public:
-  TrainingLog(std::string path, int64_t steps_done) : path_(std::move(path)) {
-    if (!file_exists(path_)) return;
-    std::string kept, line;
-    std::ifstream in(path_);
-    while (std::getline(in, line)) {
-      const Result<Json> entry = parse_json(line);
-      if (entry.ok() && entry.value().is_object() && entry.value().at("step").as_int() <= steps_done)
-        kept += line + "\n";
-    }
-    write_file_atomically(path_, kept);
-  }
-
-  void add(const Json& entry) {
-    std::ofstream out(path_, std::ios::app);
-    out << entry.dump() << "\n";
-    out.flush();
-    if (!out) throw Error(Errc::kIo, path_ + ": cannot be written; free space and start again to resume");
-  }
-
- private:
-  std::string path_;
-};
+constexpr int64_t kSampleRows = 8192;       // that initialise an SAE
+constexpr int64_t kMeasuredTokens = 32768;  // held-out rows that fidelity and densities are measured on, at most
 
 std::string note_of(const SaeTrainer::StepStats& stats, double tokens_per_s) {
   char text[96];
@@ -90,66 +24,123 @@ std::string note_of(const SaeTrainer::StepStats& stats, double tokens_per_s) {
   return text;
 }
 
+// Options without what may differ between the SAEs of one run.
+std::string common_of(SaeTrainOptions options) {
+  options.kind.clear();
+  options.d_sae = options.k = 0;
+  return options_to_json(options).dump();
+}
+
+// One SAE to train.
+struct Job {
+  SaeSpot spot;
+  SaeTrainOptions options;
+  size_t in = 0, out = 0;    // indices of the activations' sites
+  std::string name, folder;  // of its state; where it goes
+};
+
 // One call of train_saes.
 class Run {
  public:
-  Run(Engine& engine, std::span<const Site> sites, const SaeTrainOptions& options, std::string out,
+  Run(Engine& engine, std::span<const SaeSpot> spots, std::span<const SaeTrainOptions> variants, std::string out,
       const Control& control)
       : engine_(engine),
-        sites_(sites.begin(), sites.end()),
-        options_(options),
+        spots_(spots.begin(), spots.end()),
+        variants_(variants.begin(), variants.end()),
         out_(std::move(out)),
         control_(control) {}
 
   std::vector<SaeTrainResult> train(std::span<const std::vector<int32_t>> documents) {
     check(documents);
-    const Split split = split_documents(documents, options_, engine_.model().architecture().context);
+    plan();
+    const TrainSplit split = split_documents(documents, common(), engine_.model().architecture().context);
     claim_folder(documents);
     std::vector<SaeTrainResult> results;
-    for (size_t s = 0; s < sites_.size(); ++s) {
-      if (file_exists(folder_of(s) + "/metrics.json")) {
-        results.push_back(read_result(s));
-      } else {
-        results.push_back(train_site(s, split));
-      }
+    for (const Job& job : jobs_) {
+      results.push_back(file_exists(job.folder + "/metrics.json") ? read_result(job) : train_one(job, split));
     }
     ActivationCache::remove(cache_request());
     return results;
   }
 
  private:
+  const SaeTrainOptions& common() const { return variants_.front(); }
   std::string checkpoint_folder() const { return out_ + "/checkpoint"; }
-  std::string folder_of(size_t s) const { return sites_.size() == 1 ? out_ : out_ + "/" + sites_[s].name(); }
-  std::string state_of(size_t s) const { return checkpoint_folder() + "/" + sites_[s].name() + ".state.safetensors"; }
-  ActivationCache::Request cache_request() const { return {checkpoint_folder(), sites_, options_.skip_first}; }
+  std::string state_of(const Job& job) const { return checkpoint_folder() + "/" + job.name + ".state.safetensors"; }
+  ActivationCache::Request cache_request() const {
+    return {checkpoint_folder(), sites_, common().skip_first, common().activations == "memory"};
+  }
 
   void check(std::span<const std::vector<int32_t>> documents) const {
-    if (sites_.empty()) throw Error(Errc::kInvalidArgument, "sae train: no site is named; expected one or more");
-    for (size_t i = 0; i < sites_.size(); ++i) {
-      const int64_t width = engine_.model().architecture().width(sites_[i]);
-      if (width <= 0)
-        throw Error(Errc::kInvalidArgument,
-                    "sae train: site " + sites_[i].name() + " has no fixed width; choose another");
-      check_train_options(options_, width);
-      if (std::find(sites_.begin(), sites_.begin() + static_cast<int64_t>(i), sites_[i]) !=
-          sites_.begin() + static_cast<int64_t>(i)) {
-        throw Error(Errc::kInvalidArgument, "sae train: site " + sites_[i].name() + " is named twice");
+    if (spots_.empty()) throw Error(Errc::kInvalidArgument, "sae train: no site is named; expected one or more");
+    if (variants_.empty()) throw Error(Errc::kInvalidArgument, "sae train: no options are given");
+    if (documents.empty()) throw Error(Errc::kInvalidArgument, "sae train: the corpus has no documents");
+    for (size_t i = 0; i < spots_.size(); ++i) {
+      const int64_t width = width_of(spots_[i].site);
+      if (spots_[i].out) width_of(*spots_[i].out);
+      for (const SaeTrainOptions& options : variants_) {
+        check_train_options(options, width);
+        if (spots_[i].out) check_transcoder_options(options);
+      }
+      if (std::count(spots_.begin(), spots_.end(), spots_[i]) > 1) {
+        throw Error(Errc::kInvalidArgument, "sae train: site " + spots_[i].site.name() + " is named twice");
       }
     }
-    if (documents.empty()) throw Error(Errc::kInvalidArgument, "sae train: the corpus has no documents");
+    for (const SaeTrainOptions& options : variants_) {
+      if (common_of(options) != common_of(common())) {
+        throw Error(Errc::kInvalidArgument, "sae train: SAEs of one run may differ in kind, d-sae and k only");
+      }
+    }
+  }
+
+  int64_t width_of(const Site& site) const {
+    const int64_t width = engine_.model().architecture().width(site);
+    if (width > 0) return width;
+    throw Error(Errc::kInvalidArgument, "sae train: site " + site.name() + " has no fixed width; choose another");
+  }
+
+  size_t index_of(const Site& site) {
+    const auto at = std::find(sites_.begin(), sites_.end(), site);
+    const auto index = static_cast<size_t>(at - sites_.begin());
+    if (at == sites_.end()) sites_.push_back(site);
+    return index;
+  }
+
+  void plan() {
+    for (const SaeSpot& spot : spots_) {
+      for (const SaeTrainOptions& options : variants_) {
+        Job job{spot, options, index_of(spot.site), 0, spot.site.name(), out_};
+        job.out = spot.out ? index_of(*spot.out) : job.in;
+        if (spot.out) job.name += "-" + spot.out->name();
+        if (spots_.size() > 1) job.folder += "/" + job.name;
+        if (variants_.size() > 1) {
+          const std::string variant =
+              options.kind + "-" + std::to_string(options.d_sae) + "-k" + std::to_string(options.k);
+          job.folder += "/" + variant;
+          job.name += "." + variant;
+        }
+        for (const Job& other : jobs_) {
+          if (other.name == job.name) {
+            throw Error(Errc::kInvalidArgument, "sae train: " + job.name + " is asked for twice");
+          }
+        }
+        jobs_.push_back(std::move(job));
+      }
+    }
   }
 
   // The folder belongs to one set of options, sites, documents and model.
   void claim_folder(std::span<const std::vector<int32_t>> documents) const {
     make_directories(checkpoint_folder());
     Json run = Json::object();
-    run["options"] = options_to_json(options_);
+    Json options = Json::array(), names = Json::array();
+    for (const SaeTrainOptions& variant : variants_) options.push_back(options_to_json(variant));
+    for (const SaeSpot& spot : spots_) names.push_back(spot.site.name() + (spot.out ? " > " + spot.out->name() : ""));
+    run["options"] = options;
     run["model"] = engine_.model().name();
     run["model_sha256"] = engine_.model().sha256();
     run["documents"] = documents.size();
-    run["documents_sha256"] = hash_of(documents);
-    Json names = Json::array();
-    for (const Site& site : sites_) names.push_back(site.name());
+    run["documents_sha256"] = hash_of_documents(documents);
     run["sites"] = names;
     const std::string file = checkpoint_folder() + "/run.json";
     if (!file_exists(file)) {
@@ -166,7 +157,7 @@ class Run {
     }
   }
 
-  ActivationCache& cache(const Split& split) {
+  ActivationCache& cache(const TrainSplit& split) {
     if (!cache_)
       cache_ =
           std::make_unique<ActivationCache>(ActivationCache::build(engine_, split.train, cache_request(), control_));
@@ -176,92 +167,117 @@ class Run {
   }
 
   int64_t steps_for(int64_t rows) const {
-    auto tokens = static_cast<int64_t>(std::floor(options_.epochs * static_cast<double>(rows)));
-    if (options_.max_tokens > 0) tokens = std::min(tokens, options_.max_tokens);
-    return tokens / options_.batch;
+    auto tokens = static_cast<int64_t>(std::floor(common().epochs * static_cast<double>(rows)));
+    if (common().max_tokens > 0) tokens = std::min(tokens, common().max_tokens);
+    return tokens / common().batch;
   }
 
-  SaeTrainResult train_site(size_t s, const Split& split) {
+  static SaeTrainer make_trainer(const Job& job, int64_t total, const Tensor& x, const Tensor& y) {
+    if (job.spot.out) return {job.options, total, x.f32(), y.f32()};
+    return {x.shape()[1], job.options, total, x.f32()};
+  }
+
+  SaeTrainResult train_one(const Job& job, const TrainSplit& split) {
     const ActivationCache& rows = cache(split);
-    const int64_t total = steps_for(rows.rows()), width = rows.width(s);
-    ShuffledOrder order(rows.rows(), options_.buffer, options_.seed);
-    const auto batch_of = [&](int64_t begin, int64_t n) {
+    const int64_t total = steps_for(rows.rows()), batch = job.options.batch;
+    ShuffledOrder order(rows.rows(), job.options.buffer, job.options.seed);
+    const auto batch_of = [&](size_t site, int64_t begin, int64_t n) {
       std::vector<int64_t> picked(static_cast<size_t>(n));
       order.fill(begin, picked);
-      Tensor x(DType::kF32, {n, width});
-      rows.gather(s, picked, x.f32());
+      Tensor x(DType::kF32, {n, rows.width(site)});
+      rows.gather(site, picked, x.f32());
       return x;
     };
-    SaeTrainer trainer(width, options_, total, batch_of(0, std::min(rows.rows(), kSampleRows)).f32());
-    if (file_exists(state_of(s))) trainer.load_state(state_of(s));
-    make_directories(folder_of(s));
-    TrainingLog log(folder_of(s) + "/training_log.jsonl", trainer.steps_done());
+    const int64_t sample = std::min(rows.rows(), kSampleRows);
+    SaeTrainer trainer = make_trainer(job, total, batch_of(job.in, 0, sample), batch_of(job.out, 0, sample));
+    if (file_exists(state_of(job))) trainer.load_state(state_of(job));
+    make_directories(job.folder);
+    MetricsTable table(job.folder + "/metrics.jsonl", trainer.steps_done());
     double seconds = 0;
     int64_t here = 0;
     while (trainer.steps_done() < total) {
-      stop_if_asked(trainer, s);
-      const Tensor x = batch_of(trainer.steps_done() * options_.batch, options_.batch);
+      stop_if_asked(trainer, job);
+      const int64_t begin = trainer.steps_done() * batch;
+      const Tensor x = batch_of(job.in, begin, batch);
+      const Tensor y = job.spot.out ? batch_of(job.out, begin, batch) : Tensor();
       const auto start = std::chrono::steady_clock::now();
-      const SaeTrainer::StepStats stats = trainer.step(x.f32());
+      const SaeTrainer::StepStats stats = job.spot.out ? trainer.step(x.f32(), y.f32()) : trainer.step(x.f32());
       seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-      const double rate = static_cast<double>(++here * options_.batch) / seconds;
-      report(log, s, trainer.steps_done(), total, stats, rate);
-      if (trainer.steps_done() % options_.checkpoint_every == 0) trainer.save_state(state_of(s));
+      report(table, job, {trainer.steps_done(), total, static_cast<double>(++here * batch) / seconds}, stats);
+      if (trainer.steps_done() % job.options.checkpoint_every == 0) trainer.save_state(state_of(job));
     }
     SaeTrainResult result;
     result.steps = total;
-    result.tokens = total * options_.batch;
-    result.tokens_per_s = seconds > 0 ? static_cast<double>(here * options_.batch) / seconds : 0.0;
-    if (here > 0) trainer.save_state(state_of(s));
-    finish(trainer, s, split, result);
+    result.tokens = total * batch;
+    result.tokens_per_s = seconds > 0 ? static_cast<double>(here * batch) / seconds : 0.0;
+    if (here > 0) trainer.save_state(state_of(job));
+    finish(trainer, job, split, result);
     return result;
   }
 
-  void stop_if_asked(const SaeTrainer& trainer, size_t s) const {
+  void stop_if_asked(const SaeTrainer& trainer, const Job& job) const {
     if (!control_.stop_requested()) return;
-    trainer.save_state(state_of(s));
-    control_.check("training of " + sites_[s].name() + " at step " + std::to_string(trainer.steps_done()) +
+    trainer.save_state(state_of(job));
+    control_.check("training of " + job.name + " at step " + std::to_string(trainer.steps_done()) +
                    " (saved: the same command resumes)");
   }
 
-  void report(TrainingLog& log, size_t s, int64_t step, int64_t total, const SaeTrainer::StepStats& stats,
-              double rate) const {
-    control_.report({"train " + sites_[s].name(), step, total, note_of(stats, rate)});
-    if (step % kLogEvery != 0 && step != total) return;
-    Json entry = Json::object();
-    entry["step"] = step;
-    entry["tokens"] = step * options_.batch;
-    entry["loss"] = stats.loss;
-    entry["auxiliary_loss"] = stats.auxiliary_loss;
-    entry["fvu"] = stats.fvu;
-    entry["l0"] = stats.l0;
-    entry["dead"] = stats.dead;
-    entry["tokens_per_s"] = rate;
-    log.add(entry);
+  struct Progressed {
+    int64_t step = 0, total = 0;
+    double rate = 0;  // tokens/s
+  };
+  void report(MetricsTable& table, const Job& job, const Progressed& at, const SaeTrainer::StepStats& stats) const {
+    control_.report({"train " + job.name, at.step, at.total, note_of(stats, at.rate)});
+    if (at.step % job.options.log_every != 0 && at.step != at.total) return;
+    table.add(Json::object({{"step", at.step},
+                            {"tokens", at.step * job.options.batch},
+                            {"loss", stats.loss},
+                            {"auxiliary_loss", stats.auxiliary_loss},
+                            {"penalty", stats.penalty},
+                            {"fvu", stats.fvu},
+                            {"l0", stats.l0},
+                            {"dead", stats.dead},
+                            {"tokens_per_s", at.rate}}));
   }
 
   // Saves, evaluates what was saved, and writes the measured L0 and FVU into its configuration.
-  void finish(const SaeTrainer& trainer, size_t s, const Split& split, SaeTrainResult& result) {
-    result.folder = folder_of(s);
+  void finish(const SaeTrainer& trainer, const Job& job, const TrainSplit& split, SaeTrainResult& result) {
+    result.folder = job.folder;
+    result.site = job.spot.site.name();
     result.rows = cache(split).rows();
     for (const auto& document : split.train) result.corpus_tokens += static_cast<int64_t>(document.size());
     const std::string config_file = result.folder + "/cfg.json";
-    trainer.snapshot(sites_[s].name(), engine_.model().name())
-        ->save(result.folder, options_.dtype == "f32" ? DType::kF32 : DType::kBf16);
+    trainer.snapshot(result.site, engine_.model().name(), job.spot.out ? job.spot.out->name() : "")
+        ->save(result.folder, job.options.dtype == "f32" ? DType::kF32 : DType::kBf16);
     if (!split.held_out.empty()) {
-      result.evaluation = evaluate_sae(*Sae::load(result.folder), engine_, split.held_out, control_);
+      evaluate(job, split, *Sae::load(result.folder), result);
       Json config = read_json_file(config_file);
       config["metadata"]["l0"] = result.evaluation.fidelity.l0;
       config["metadata"]["fvu"] = result.evaluation.fidelity.fvu;
-      config["metadata"]["training_options"] = options_to_json(options_);
+      config["metadata"]["training_options"] = options_to_json(job.options);
       write_json_file(config_file, config);
     }
     write_json_file(result.folder + "/metrics.json", result.to_json());
-    std::remove(state_of(s).c_str());
+    std::remove(state_of(job).c_str());
   }
 
-  SaeTrainResult read_result(size_t s) const {
-    const Json json = read_json_file(folder_of(s) + "/metrics.json");
+  void evaluate(const Job& job, const TrainSplit& split, const Sae& sae, SaeTrainResult& result) {
+    const auto rows_of = [&](const Site& site) {
+      return collect_activations(engine_, split.held_out, site, 1, kMeasuredTokens, control_);
+    };
+    const Tensor x = rows_of(job.spot.site);
+    if (job.spot.out) {
+      result.evaluation.fidelity = measure_fidelity(sae, x.f32(), rows_of(*job.spot.out).f32());
+      result.evaluation.ce_clean = result.evaluation.ce_sae = result.evaluation.ce_zero = NAN;
+      result.evaluation.loss_recovered = NAN;
+    } else {
+      result.evaluation = evaluate_sae(sae, engine_, split.held_out, control_);
+    }
+    result.density = density_histogram(sae, x.f32());
+  }
+
+  static SaeTrainResult read_result(const Job& job) {
+    const Json json = read_json_file(job.folder + "/metrics.json");
     SaeTrainResult result;
     const auto number = [&](const char* key) { return json.at(key).is_null() ? NAN : json.at(key).as_double(); };
     SaeEvaluation& e = result.evaluation;
@@ -277,7 +293,9 @@ class Run {
     e.ce_sae = number("ce_sae");
     e.ce_zero = number("ce_zero");
     e.loss_recovered = number("loss_recovered");
-    result.folder = folder_of(s);
+    result.folder = job.folder;
+    result.site = job.spot.site.name();
+    if (const Json* density = json.find("density_histogram")) result.density = *density;
     result.tokens_per_s = number("tokens_per_s");
     result.steps = json.at("steps").as_int();
     result.tokens = json.at("training_tokens").as_int();
@@ -287,19 +305,30 @@ class Run {
   }
 
   Engine& engine_;
-  std::vector<Site> sites_;
-  SaeTrainOptions options_;
+  std::vector<SaeSpot> spots_;
+  std::vector<SaeTrainOptions> variants_;
   std::string out_;
   const Control& control_;
+  std::vector<Job> jobs_;
+  std::vector<Site> sites_;  // whose activations are captured
   std::unique_ptr<ActivationCache> cache_;
 };
 
 }  // namespace
 
+std::vector<SaeTrainResult> train_saes(Engine& engine, std::span<const SaeSpot> spots,
+                                       std::span<const std::vector<int32_t>> documents,
+                                       std::span<const SaeTrainOptions> variants, const std::string& out,
+                                       const Control& control) {
+  return Run(engine, spots, variants, out, control).train(documents);
+}
+
 std::vector<SaeTrainResult> train_saes(Engine& engine, std::span<const Site> sites,
                                        std::span<const std::vector<int32_t>> documents, const SaeTrainOptions& options,
                                        const std::string& out, const Control& control) {
-  return Run(engine, sites, options, out, control).train(documents);
+  std::vector<SaeSpot> spots;
+  for (const Site& site : sites) spots.push_back({site, {}});
+  return train_saes(engine, spots, documents, std::span(&options, 1), out, control);
 }
 
 }  // namespace saif

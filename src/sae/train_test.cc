@@ -128,7 +128,7 @@ TEST_F(Trained, SeveralSitesFromOnePass) {
     const auto sae = Sae::load(result.folder);
     ASSERT_TRUE(sae->config().published_l0.has_value());
     EXPECT_NEAR(*sae->config().published_l0, result.evaluation.fidelity.l0, 1e-9);
-    EXPECT_TRUE(file_exists(result.folder + "/training_log.jsonl"));
+    EXPECT_TRUE(file_exists(result.folder + "/metrics.jsonl"));
     for (const float norm : sae->decoder_norms()) EXPECT_NEAR(norm, 1.0f, 1e-5f);
     // Trained on ten sentences of stories: on other text it is poor, but of the published L0.
     EXPECT_NEAR(check_sae(*sae, *engine_, {.enforce = false, .site = ""}, {}).l0, 8.0, 1.0);
@@ -140,6 +140,50 @@ TEST_F(Trained, SeveralSitesFromOnePass) {
   EXPECT_EQ(again[1].to_json().dump(), results[1].to_json().dump());
   train({site(1)}, "one");
   EXPECT_EQ(weights_of(out("one")), weights_of(results[0].folder));
+}
+
+// Widths, k and kinds from one pass; the same SAE as when trained alone, wherever the activations wait.
+TEST_F(Trained, SeveralSaesOfASite) {
+  std::vector<SaeTrainOptions> variants(3, options_);
+  variants[1].k = 4;
+  variants[2].kind = "batchtopk";
+  variants[2].d_sae = 96;
+  const std::vector<SaeSpot> spots = {{site(2), {}}};
+  const auto results = train_saes(*engine_, spots, documents_, variants, out("variants"), {});
+  ASSERT_EQ(results.size(), 3U);
+  EXPECT_EQ(results[1].folder, out("variants") + "/topk-128-k4");
+  EXPECT_EQ(Sae::load(results[2].folder)->config().kind, SaeKind::kJumpRelu);
+  EXPECT_NEAR(results[1].evaluation.fidelity.l0, 4.0, 0.5);
+  EXPECT_NEAR(results[2].evaluation.fidelity.l0, 8.0, 2.5);
+  int64_t latents = results[2].density.at("never").as_int();
+  for (const Json& bin : results[2].density.at("bins").items()) latents += bin.at("latents").as_int();
+  EXPECT_EQ(latents, 96);
+  options_.activations = "memory";
+  options_.k = 4;
+  train({site(2)}, "memory");
+  EXPECT_EQ(weights_of(out("memory")), weights_of(results[1].folder));
+  EXPECT_FALSE(file_exists(out("memory") + "/checkpoint/activations.json"));
+  variants[1].batch = 64;
+  EXPECT_EQ(code_of([&] { (void)train_saes(*engine_, spots, documents_, variants, out("bad"), {}); }),
+            Errc::kInvalidArgument);
+}
+
+TEST_F(Trained, TranscodersOfTwoSites) {
+  options_.kind = "batchtopk";
+  options_.skip = true;
+  options_.epochs = 6;
+  const std::vector<SaeSpot> spots = {{{SiteKind::kLn2, 2}, Site{SiteKind::kMlpOut, 2}}};
+  const auto results = train_saes(*engine_, spots, documents_, std::span(&options_, 1), out("transcoder"), {});
+  ASSERT_EQ(results.size(), 1U);
+  const auto sae = Sae::load(results[0].folder);
+  EXPECT_TRUE(sae->config().transcoder && sae->config().skip);
+  EXPECT_EQ(sae->config().site, "blocks.2.ln2.hook_normalized");
+  EXPECT_EQ(sae->config().site_out, "blocks.2.hook_mlp_out");
+  EXPECT_LT(results[0].evaluation.fidelity.fvu, 0.6);
+  EXPECT_TRUE(std::isnan(results[0].evaluation.loss_recovered));
+  options_.kind = "topk";
+  EXPECT_EQ(code_of([&] { (void)train_saes(*engine_, spots, documents_, std::span(&options_, 1), out("bad"), {}); }),
+            Errc::kInvalidArgument);
 }
 
 TEST_F(Trained, StoppedAnywhereItResumesBitForBit) {

@@ -55,6 +55,9 @@ void check_train_options(const SaeTrainOptions& o, int64_t d_in) {
   require_training(o.held_out >= 0 && o.held_out < 1, "held-out must be in [0, 1)");
   require_training(o.auxiliary_k >= 0 && o.auxiliary_weight >= 0 && o.dead_after >= 1 && o.resample_every >= 0,
                    "auxiliary-k, auxiliary-weight and resample-every must be 0 or more, dead-after 1 or more");
+  require_training(o.log_every >= 1, "log-every must be 1 or more");
+  require_training(o.activations == "disk" || o.activations == "memory",
+                   "activations is \"" + o.activations + "\"; expected disk or memory");
   require_training(o.dtype == "bf16" || o.dtype == "f32", "dtype is \"" + o.dtype + "\"; expected bf16 or f32");
   require_training(d_in >= 1, "activations have no width");
 }

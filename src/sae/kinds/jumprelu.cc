@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/parallel.h"
 #include "sae/kinds/kind.h"
 
 namespace saif {
@@ -18,7 +17,7 @@ class JumpRelu final : public TrainingKind {
  public:
   explicit JumpRelu(const SaeTrainOptions& options) : options_(options), cut_(static_cast<size_t>(options.d_sae)) {}
 
-  double start_rate() const override { return start_rate_of(options_); }
+  double start_rate() const override { return start_rate_of(options_) / 2; }
 
   void start(const KindStart& start, std::span<float> /*b_enc*/) override {
     unit_ = make_kind_vector("unit", 1, 0);
@@ -66,17 +65,12 @@ class JumpRelu final : public TrainingKind {
     return weight * (linear ? share : (share - 1.0) * (share - 1.0));
   }
 
-  void finish(const TrainStep& step, std::span<float> bias_gradient) override {
-    const SparseEntries& live = step.live;
-    parallel_for(static_cast<int64_t>(bias_gradient.size()), 256, [&](int64_t begin, int64_t end) {
-      for (int64_t j = begin; j < end; ++j) {
-        float sum = 0;
-        for (int64_t i = live.column_offsets[j]; i < live.column_offsets[j + 1]; ++i) {
-          sum += pulls_[static_cast<size_t>(live.column_entries[i])];
-        }
-        threshold_.gradient[static_cast<size_t>(j)] = sum * threshold_.unit;
-      }
-    });
+  void finish(const TrainStep& step, std::span<float> /*bias_gradient*/) override {
+    std::fill(threshold_.gradient.begin(), threshold_.gradient.end(), 0.0f);
+    for (size_t i = 0; i < pulls_.size(); ++i) {
+      if (near_[i] == 0) continue;
+      threshold_.gradient[static_cast<size_t>(step.live.latents[i])] += pulls_[i] * threshold_.unit;
+    }
   }
 
   void save(SaeConfig& config, SaeWeights& weights) override {

@@ -1,0 +1,90 @@
+#include "sae/train_files.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fstream>
+#include <map>
+
+#include "base/file.h"
+#include "base/hash.h"
+#include "base/rng.h"
+
+namespace saif {
+namespace {
+
+constexpr int64_t kEvaluationTokens = 32768;  // of held-out documents, at most
+
+}  // namespace
+
+TrainSplit split_documents(std::span<const std::vector<int32_t>> documents, const SaeTrainOptions& options,
+                           int64_t limit) {
+  TrainSplit split;
+  const auto context = static_cast<size_t>(std::min(options.context, limit));
+  for (size_t i = 0; i < documents.size(); ++i) {
+    if (documents[i].size() < 2) continue;
+    std::vector<int32_t> ids(documents[i].begin(),
+                             documents[i].begin() + static_cast<int64_t>(std::min(context, documents[i].size())));
+    const bool held = Rng(static_cast<uint64_t>(options.seed), i).uniform() < options.held_out;
+    (held ? split.held_out : split.train).push_back(std::move(ids));
+  }
+  if (options.held_out > 0 && split.held_out.empty() && split.train.size() > 1) {
+    split.held_out.push_back(std::move(split.train.back()));
+    split.train.pop_back();
+  }
+  int64_t tokens = 0;
+  for (size_t i = 0; i < split.held_out.size(); ++i) {
+    tokens += static_cast<int64_t>(split.held_out[i].size());
+    if (tokens > kEvaluationTokens && i > 0) split.held_out.resize(i);
+  }
+  return split;
+}
+
+std::string hash_of_documents(std::span<const std::vector<int32_t>> documents) {
+  std::string joined;
+  for (const std::vector<int32_t>& d : documents) {
+    joined += std::to_string(d.size()) + ":";
+    joined.append(reinterpret_cast<const char*>(d.data()), d.size() * sizeof(int32_t));
+  }
+  return sha256_hex(std::string_view(joined));
+}
+
+MetricsTable::MetricsTable(std::string path, int64_t steps_done) : path_(std::move(path)) {
+  if (!file_exists(path_)) return;
+  std::string kept, line;
+  std::ifstream in(path_);
+  while (std::getline(in, line)) {
+    const Result<Json> entry = parse_json(line);
+    if (entry.ok() && entry.value().is_object() && entry.value().at("step").as_int() <= steps_done) kept += line + "\n";
+  }
+  write_file_atomically(path_, kept);
+}
+
+void MetricsTable::add(const Json& entry) {
+  std::ofstream out(path_, std::ios::app);
+  out << entry.dump() << "\n";
+  out.flush();
+  if (!out) throw Error(Errc::kIo, path_ + ": cannot be written; free space and start again to resume");
+}
+
+Json density_histogram(const Sae& sae, Mat<const float> x) {
+  std::vector<int64_t> fired(static_cast<size_t>(sae.config().d_sae), 0);
+  for (const int32_t latent : sae.encode(x).indices) ++fired[static_cast<size_t>(latent)];
+  std::map<int64_t, int64_t> bins;  // half decades below 1
+  int64_t never = 0;
+  for (const int64_t count : fired) {
+    if (count == 0) {
+      ++never;
+      continue;
+    }
+    const double density = std::log10(static_cast<double>(count) / static_cast<double>(x.rows()));
+    ++bins[std::min<int64_t>(-1, static_cast<int64_t>(std::floor(2 * density)))];
+  }
+  Json list = Json::array();
+  for (const auto& [bin, latents] : bins) {
+    const double low = 0.5 * static_cast<double>(bin);
+    list.push_back(Json::object({{"log10_low", low}, {"log10_high", low + 0.5}, {"latents", latents}}));
+  }
+  return Json::object({{"never", never}, {"bins", list}});
+}
+
+}  // namespace saif
