@@ -15,7 +15,7 @@ configure = [ -f build/$(1)/build.ninja ] || cmake --preset $(1) > build/$(1).lo
 # Two tests at a time share the cores: threads that wait must sleep, not spin.
 CTEST := OMP_WAIT_POLICY=passive ctest --output-on-failure --no-label-summary -j $(JOBS)
 
-.PHONY: help setup build demo test check bench format saes study clean
+.PHONY: help setup build demo test check bench bench-rivals format saes study clean
 
 help:
 	@echo 'make demo    install what is missing, build, and watch saif at work (needs the network once)'
@@ -25,6 +25,7 @@ help:
 	@echo 'make check   only the checks of the source: architecture, format, clang-tidy'
 	@echo 'make format  put the source into the form that `make check` asks for'
 	@echo 'make bench   measure the kernels and the engine on this machine'
+	@echo 'make bench-rivals  saif beside llama.cpp and Transformers (an hour; less with ARGS=--quick): docs/benchmarks.md'
 	@echo 'make saes    train the bundled SAEs again (hours)'
 	@echo 'make study   choose the settings of the demo again on the tuning split (hours)'
 	@echo 'make clean   remove build/ (the model stays in the cache)'
@@ -66,6 +67,13 @@ bench: build
 	@for program in build/bench/bench_*; do if [ -x "$$program" ]; then "$$program"; fi; done
 	$(step) 'bench: the engine on smollm2'
 	@$(RELEASE)/saif bench
+
+# ARGS: of bench/rivals/run.py, such as --quick or --only "1b bf16".
+bench-rivals: build
+	$(step) 'bench: llama.cpp and Transformers (once)'
+	@bench/rivals/setup.sh
+	$(step) 'bench: in turn'
+	@python3 bench/rivals/run.py $(ARGS)
 
 format:
 	@git ls-files --cached --others --exclude-standard -- '*.h' '*.cc' | xargs -r clang-format-16 -i

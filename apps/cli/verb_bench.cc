@@ -1,3 +1,4 @@
+#include <chrono>
 #include <cstdlib>
 #include <filesystem>
 
@@ -45,8 +46,25 @@ Loaded load_shape(const Context& context, const Options& o) {
   return out;
 }
 
-void bench(const Context& context, const Options& o) {
-  const Loaded loaded = o.bench.shape.empty() ? load_engine(o.model, o.load) : load_shape(context, o);
+// Only a job needs a tokenizer.
+Loaded load_model(const Options& o) {
+  Loaded out;
+  out.model = Model::load(o.model, o.load);
+  try {
+    out.tokenizer = Tokenizer::load(out.model->path());
+  } catch (const Error&) {
+    if (!o.bench.job.empty()) throw;
+  }
+  out.engine = std::make_unique<Engine>(out.model, out.tokenizer);
+  return out;
+}
+
+void bench(const Context& context, Options& o) {
+  const auto start = std::chrono::steady_clock::now();
+  const Loaded loaded = o.bench.shape.empty() ? load_model(o) : load_shape(context, o);
+  if (o.bench.shape.empty()) {
+    o.bench.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
   const std::vector<BenchRow> rows = run_bench(*loaded.engine, o.bench, context.control);
   if (context.json) {
     Json out = Json::array();
@@ -67,10 +85,17 @@ void add_bench(CLI::App& root, Context& context) {
   auto o = std::make_shared<Options>();
   CLI::App* verb = add_verb(root, context, "bench", "Speed against the measured roofs of this machine");
   verb->add_option("--model", o->model, "folder, .gguf file or short name")->capture_default_str();
-  verb->add_option("--shape", o->bench.shape,
-                   "random weights in place of a model: smollm2-135m, smollm2-360m, llama-3.2-1b");
+  std::string shapes;
+  for (const std::string& shape : model_shapes()) shapes += (shapes.empty() ? "" : ", ") + shape;
+  verb->add_option("--shape", o->bench.shape, "random weights in place of a model: " + shapes);
   verb->add_option("--job", o->bench.job, "a discovery job (JSON): contents x variants, latents at a site");
   verb->add_option("--seconds", o->bench.seconds, "per measurement, about")->capture_default_str();
+  verb->add_option(
+          "--only", o->bench.only,
+          "rows wanted: prefill N, decode N, capture, steering, sae encode 512, discovery, sweep, load, memory")
+      ->delimiter(',');
+  verb->add_flag("--typical", o->bench.typical, "the median of the runs in place of the best");
+  verb->add_option("--roofs", o->bench.roofs, "the roofs, as `saif doctor --json` printed them; else measured");
   add_load_flags(verb, o->load);
   verb->callback([o, &context] { bench(context, *o); });
 }

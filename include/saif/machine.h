@@ -43,8 +43,15 @@ struct BenchOptions {
   std::string shape;   // whose random weights the model given has (make_random_model); "" for a real model
   std::string job;     // a discovery job's JSON file; "": none; needs a tokenizer
   double seconds = 1;  // per measurement, about
+  // Names of the rows wanted, also "prefill N" and "decode N" of any N and the rows that only come when asked for
+  // ("sweep"); empty: the usual ones.
+  std::vector<std::string> only;
+  bool typical = false;     // the median of the runs in place of the best, and a single run where that takes `seconds`
+  std::string roofs;        // a JSON file as `saif doctor --json` prints it; "": measured
+  double load_seconds = 0;  // what loading the model took, known to the caller; 0: unknown, and no row "load"
 };
-// The rows of docs/bench.md. The engine may lack a tokenizer unless there is a job.
+// The rows of docs/bench.md. The engine may lack a tokenizer unless there is a job. Throws kNotFound for an unknown
+// row.
 std::vector<BenchRow> run_bench(Engine& engine, const BenchOptions& options, const Control& control);
 
 // Models whose matrices are known by size: what --shape takes.

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
-#include <limits>
 
 #include "base/rng.h"
 #include "saif/vector.h"
@@ -16,13 +15,6 @@ constexpr int64_t kPrefill = 512;    // tokens of the long prompt
 constexpr int64_t kShortPrompt = 8;  // tokens before decoding
 constexpr int64_t kMaxSteps = 64;    // decoding steps of one run
 constexpr int64_t kLatents = 16384;  // of the random SAE
-
-std::vector<int32_t> random_ids(const Architecture& architecture, int64_t n, uint64_t stream) {
-  Rng rng(7, stream);
-  std::vector<int32_t> ids(static_cast<size_t>(n));
-  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(architecture.vocab)));
-  return ids;
-}
 
 // Copies every row it is shown of some sites, as a capture does.
 class CopyRows : public Observer {
@@ -59,14 +51,7 @@ class DecodeRun {
   // Every row gets a vector of its own, added at one layer.
   void steer(int layer) {
     const Architecture& architecture = engine_.model().architecture();
-    for (size_t r = 0; r < requests_.size(); ++r) {
-      Rng rng(8, r);
-      SteeringVector vector;
-      vector.site = Site{SiteKind::kResidPost, layer}.name();
-      vector.vector.resize(static_cast<size_t>(architecture.d_model));
-      for (float& v : vector.vector) v = static_cast<float>(0.1 * rng.normal());
-      requests_[r].edits = {make_edit(vector, 1.0, architecture)};
-    }
+    for (size_t r = 0; r < requests_.size(); ++r) requests_[r].edits = {random_edit(architecture, layer, r)};
   }
 
   // Seconds per step; about `budget` seconds long.
@@ -96,50 +81,119 @@ class DecodeRun {
   double estimate_ = 0;
 };
 
+MachineReport read_roofs(const std::string& path) {
+  const Json json = read_json_file(path);
+  MachineReport out;
+  try {
+    out.gemm_bf16_gflops = json.at("gemm_bf16_gflops").as_double();
+    out.gemm_f32_gflops = json.at("gemm_f32_gflops").as_double();
+    out.read_gbps = json.at("read_gbps").as_double();
+  } catch (const Error& e) {
+    throw Error(Errc::kBadFormat, path + ": " + e.what() + "; expected what `saif doctor --json` prints");
+  }
+  return out;
+}
+
+// The number of "prefill N" or "decode N"; 0: another name.
+int64_t number_after(const std::string& name, const std::string& word) {
+  constexpr size_t kDigits = 6;
+  if (!name.starts_with(word + " ") || name.size() > word.size() + 1 + kDigits) return 0;
+  const std::string digits = name.substr(word.size() + 1);
+  const bool number =
+      !digits.empty() && std::all_of(digits.begin(), digits.end(), [](char c) { return c >= '0' && c <= '9'; });
+  return number ? std::stoll(digits) : 0;
+}
+
 class Bench {
  public:
   Bench(Engine& engine, const BenchOptions& options, const Control& control)
       : engine_(engine),
         options_(options),
         control_(control),
+        repeat_{options.seconds, options.typical},
+        names_(row_names()),
         job_(options.job.empty() ? DiscoveryJob{} : read_discovery_job(options.job, engine)),
-        machine_(examine_machine(control, std::min(options.seconds, 0.5))),
+        peak_(peak_memory()),
+        machine_(options.roofs.empty() ? examine_machine(control, std::min(options.seconds, 0.5))
+                                       : read_roofs(options.roofs)),
         cost_(engine.model(), machine_) {}
 
   std::vector<BenchRow> run() {
-    const std::vector<int64_t> batches = {1, 8, 32, 128};
-    total_ = static_cast<int64_t>(batches.size()) + 4 + (options_.job.empty() ? 0 : 1);
-    add(prefill());
-    for (const int64_t rows : batches) add(decode(rows));
-    add(capture());
-    add(steering());
-    add(sae_encode());
-    BenchRow price = rate_row("batch-invariant", 0, "%", 0);
-    price.extra["note"] = "always on: a row's result never depends on its batch, so there is no other mode to compare";
-    rows_.push_back(std::move(price));
-    if (!options_.job.empty()) add(bench_discovery(engine_, cost_, machine_, job_, control_));
+    forget_peak_memory();  // the roofs' arrays are no part of what the model needs
+    warm_up();
+    for (const std::string& name : names_) {
+      control_.check("the benchmark");
+      rows_.push_back(row(name));
+      control_.report(
+          {"bench", static_cast<int64_t>(rows_.size()), static_cast<int64_t>(names_.size()), rows_.back().name});
+    }
     return std::move(rows_);
   }
 
  private:
   const Architecture& architecture() const { return engine_.model().architecture(); }
 
-  void add(BenchRow row) {
-    control_.check("the benchmark");
-    control_.report({"bench", static_cast<int64_t>(rows_.size()) + 1, total_, row.name});
-    rows_.push_back(std::move(row));
+  std::vector<std::string> row_names() const {
+    if (options_.only.empty()) {
+      std::vector<std::string> names = {"prefill 512", "decode 1", "decode 8",       "decode 32",       "decode 128",
+                                        "capture",     "steering", "sae encode 512", "batch-invariant", "memory"};
+      if (options_.load_seconds > 0) names.emplace_back("load");
+      if (!options_.job.empty()) names.emplace_back("discovery");
+      return names;
+    }
+    for (const std::string& name : options_.only) {
+      if (name == "discovery" && options_.job.empty()) {
+        throw Error(Errc::kInvalidArgument, "row \"discovery\" needs a job: name its file");
+      }
+      if (name == "load" && !(options_.load_seconds > 0)) {
+        throw Error(Errc::kInvalidArgument, "row \"load\" needs a model that was just loaded");
+      }
+      if (number_after(name, "prefill") > 0 || number_after(name, "decode") > 0) continue;
+      const std::vector<std::string> known = {"capture",   "steering", "sae encode 512", "batch-invariant",
+                                              "discovery", "sweep",    "load",           "memory"};
+      if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+      std::string list = "prefill N, decode N";
+      for (const std::string& other : known) list += ", " + other;
+      throw Error(Errc::kNotFound, "row \"" + name + "\" is unknown; known: " + list);
+    }
+    return options_.only;
   }
 
-  int64_t long_prompt() const { return std::min(kPrefill, architecture().context - 1); }
+  BenchRow row(const std::string& name) {
+    if (const int64_t n = number_after(name, "prefill"); n > 0) return prefill(n);
+    if (const int64_t n = number_after(name, "decode"); n > 0) return decode(n);
+    if (name == "capture") return capture();
+    if (name == "steering") return steering();
+    if (name == "sae encode 512") return sae_encode();
+    if (name == "sweep") return bench_sweep(engine_, cost_, control_);
+    if (name == "discovery") return bench_discovery(engine_, cost_, machine_, job_, control_);
+    if (name == "memory") return memory_row(engine_.model(), std::max(peak_, peak_memory()));
+    if (name == "load") return rate_row(name, options_.load_seconds, "s", 0);
+    BenchRow price = rate_row(name, 0, "%", 0);
+    price.extra["note"] = "always on: a row's result never depends on its batch, so there is no other mode to compare";
+    return price;
+  }
 
-  BenchRow prefill() {
-    const int64_t tokens = long_prompt();
+  int64_t fitting(int64_t tokens) const { return std::min(tokens, architecture().context - 1); }
+  int64_t long_prompt() const { return fitting(kPrefill); }
+
+  GenerateRequest prompt(int64_t tokens) const {
     GenerateRequest request;
     request.ids = random_ids(architecture(), tokens, 0);
     request.max_new_tokens = 1;
     request.ignore_eos = true;
-    const double seconds = best_seconds(
-        options_.seconds, 2, [&] { engine_.generate(std::span<const GenerateRequest>(&request, 1), control_); });
+    return request;
+  }
+  double generate_seconds(const GenerateRequest& request) {
+    return seconds_of([&] { engine_.generate(std::span<const GenerateRequest>(&request, 1), control_); });
+  }
+  void warm_up() { generate_seconds(prompt(fitting(kShortPrompt))); }
+
+  BenchRow prefill(int64_t wanted) {
+    const int64_t tokens = fitting(wanted);
+    const GenerateRequest request = prompt(tokens);
+    if (!options_.typical) generate_seconds(request);
+    const double seconds = repeat_([&] { return generate_seconds(request); });
     const double n = static_cast<double>(tokens);
     return rate_row("prefill " + std::to_string(tokens), n / seconds, "tok/s",
                     n / cost_.product_seconds(tokens, cost_.layers, 1));
@@ -147,28 +201,25 @@ class Bench {
 
   BenchRow decode(int64_t rows) {
     DecodeRun run(engine_, rows);
-    double best = std::numeric_limits<double>::infinity();
-    const Stopwatch watch;
-    for (int i = 0; i < 2 || watch.seconds() < options_.seconds; ++i) {
-      best = std::min(best, run.step_seconds(options_.seconds / 3, control_));
-    }
+    const double seconds = repeat_([&] { return run.step_seconds(options_.seconds / 3, control_); });
     const double n = static_cast<double>(rows);
-    return rate_row("decode " + std::to_string(rows), n / best, "tok/s", n / cost_.step_seconds(rows));
+    return rate_row("decode " + std::to_string(rows), n / seconds, "tok/s", n / cost_.step_seconds(rows));
   }
 
-  // 100 (b / a - 1) of the shortest runs of two ways, taken in turn so that both meet the same neighbours.
+  // 100 (b / a - 1) of runs of two ways, taken in turn so that both meet the same neighbours.
   template <typename A, typename B>
   BenchRow cost_row(const std::string& name, const A& a, const B& b) {
-    double best_a = a(), best_b = b();
+    std::vector<double> without = {a()}, with = {b()};
     const Stopwatch watch;
     for (int i = 0; i < 2 || watch.seconds() < 2 * options_.seconds; ++i) {
       control_.check("the benchmark");
-      best_a = std::min(best_a, a());
-      best_b = std::min(best_b, b());
+      without.push_back(a());
+      with.push_back(b());
     }
-    BenchRow row = rate_row(name, 100 * (best_b / best_a - 1), "%", 0);
-    row.extra["seconds_without"] = best_a;
-    row.extra["seconds_with"] = best_b;
+    const double seconds_a = repeat_.pick(std::move(without)), seconds_b = repeat_.pick(std::move(with));
+    BenchRow row = rate_row(name, 100 * (seconds_b / seconds_a - 1), "%", 0);
+    row.extra["seconds_without"] = seconds_a;
+    row.extra["seconds_with"] = seconds_b;
     return row;
   }
 
@@ -206,7 +257,9 @@ class Bench {
     Rng rng(9);
     for (int64_t i = 0; i < x.elements(); ++i) x.as<float>()[i] = static_cast<float>(rng.normal());
     double l0 = 0;
-    const double seconds = best_seconds(options_.seconds, 2, [&] { l0 = sae->encode(x.f32()).mean_l0(); });
+    const auto encode = [&] { l0 = sae->encode(x.f32()).mean_l0(); };
+    encode();
+    const double seconds = repeat_([&] { return seconds_of(encode); });
     const double n = static_cast<double>(kPrefill);
     const double flops = 2.0 * static_cast<double>(d_in) * static_cast<double>(kLatents);
     BenchRow row = rate_row("sae encode " + std::to_string(kPrefill), n / seconds, "rows/s",
@@ -219,11 +272,13 @@ class Bench {
   Engine& engine_;
   const BenchOptions& options_;
   const Control& control_;
+  Repeat repeat_;
+  std::vector<std::string> names_;
   DiscoveryJob job_;
+  int64_t peak_;  // bytes resident at most until the model was loaded
   MachineReport machine_;
   ModelCost cost_;
   std::vector<BenchRow> rows_;
-  int64_t total_ = 0;
 };
 
 }  // namespace
@@ -271,6 +326,22 @@ BenchRow time_row(std::string name, double seconds, double roof) {
   row.share = seconds > 0 ? roof / seconds : 0;
   row.extra["seconds"] = seconds;
   return row;
+}
+
+std::vector<int32_t> random_ids(const Architecture& architecture, int64_t n, uint64_t stream) {
+  Rng rng(7, stream);
+  std::vector<int32_t> ids(static_cast<size_t>(n));
+  for (int32_t& id : ids) id = static_cast<int32_t>(rng.below(static_cast<uint64_t>(architecture.vocab)));
+  return ids;
+}
+
+AppliedEdit random_edit(const Architecture& architecture, int layer, uint64_t number) {
+  Rng rng(8, number);
+  SteeringVector vector;
+  vector.site = Site{SiteKind::kResidPost, layer}.name();
+  vector.vector.resize(static_cast<size_t>(architecture.d_model));
+  for (float& v : vector.vector) v = static_cast<float>(0.1 * rng.normal());
+  return make_edit(vector, 1.0, architecture);
 }
 
 std::shared_ptr<const Sae> random_sae(int64_t d_in, int64_t d_sae, double rms, const std::string& site) {

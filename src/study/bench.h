@@ -35,6 +35,20 @@ BenchRow time_row(std::string name, double seconds, double roof);               
 // A JumpReLU dictionary of random directions; about 64 of 16,384 latents are active on rows of elements of size `rms`.
 std::shared_ptr<const Sae> random_sae(int64_t d_in, int64_t d_sae, double rms, const std::string& site);
 
+// n ids drawn from the whole vocabulary; another stream, other ids.
+std::vector<int32_t> random_ids(const Architecture& architecture, int64_t n, uint64_t stream);
+// A vector of its own for each number, added at a layer's resid_post.
+AppliedEdit random_edit(const Architecture& architecture, int layer, uint64_t number);
+
+// The row "sweep": 10 contents x 60 settings, each a vector of its own.
+BenchRow bench_sweep(Engine& engine, const ModelCost& cost, const Control& control);
+
+// The most memory that was resident so far, bytes; -1: unknown.
+int64_t peak_memory();
+void forget_peak_memory();  // it starts anew, where the system allows that
+// The row "memory": `peak` bytes less the model's files, MB.
+BenchRow memory_row(const Model& model, int64_t peak);
+
 // Contents x variants whose latents at a site are wanted: at each prompt's last token.
 struct DiscoveryJob {
   std::string site, separator;

@@ -103,13 +103,68 @@ TEST(Bench, EveryRowIsThereAndFinite) {
     const Json json = row.to_json();
     for (const char* key : {"name", "value", "unit", "roof", "share"}) EXPECT_TRUE(json.contains(key)) << row.name;
     EXPECT_TRUE(std::isfinite(row.value)) << row.name;
-    if (row.unit == "%") continue;  // a cost: may be nothing, or less within the noise
+    if (row.unit == "%" || row.unit == "MB") continue;  // costs: may be nothing, or less within the noise
     EXPECT_GT(row.value, 0) << row.name;
     EXPECT_GT(row.roof, 0) << row.name;
     EXPECT_NEAR(row.share, row.value / row.roof, 1e-9) << row.name;
   }
   EXPECT_EQ(names, (std::vector<std::string>{"prefill 255", "decode 1", "decode 8", "decode 32", "decode 128",
-                                             "capture", "steering", "sae encode 512", "batch-invariant"}));
+                                             "capture", "steering", "sae encode 512", "batch-invariant", "memory"}));
+}
+
+TEST(Bench, OnlyTheRowsAskedForRun) {
+  BenchOptions options;
+  options.seconds = 0.01;
+  options.typical = true;
+  options.load_seconds = 0.25;
+  options.roofs = temporary("roofs.json");
+  write_json_file(options.roofs,
+                  Json::object({{"gemm_bf16_gflops", 4.0}, {"gemm_f32_gflops", 2.0}, {"read_gbps", 1.0}}));
+  options.only = {"decode 3", "load", "prefill 17", "sweep", "memory"};
+  const std::vector<BenchRow> rows = run_bench(tiny_engine(), options, Control());
+  ASSERT_EQ(rows.size(), options.only.size());
+  for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].name, options.only[i]);
+  EXPECT_EQ(rows[1].value, 0.25);
+  MachineReport machine;
+  machine.gemm_f32_gflops = 2;
+  machine.read_gbps = 1;
+  const ModelCost cost(tiny_engine().model(), machine);
+  EXPECT_DOUBLE_EQ(rows[2].roof, 17 / cost.product_seconds(17, 3, 1));
+  EXPECT_EQ(rows[3].unit, "s");
+  EXPECT_GT(rows[3].value, 0);
+  EXPECT_EQ(rows[3].to_json().at("settings").as_int(), 60);
+  EXPECT_NEAR(rows[4].value,
+              rows[4].to_json().at("peak_mb").as_double() - rows[4].to_json().at("weights_mb").as_double(), 1e-6);
+}
+
+TEST(Bench, UnknownRowsAndRoofsAreRefused) {
+  const auto error_with = [](const std::string& row, const std::string& roofs) {
+    BenchOptions options;
+    options.seconds = 0.01;
+    options.only = {row};
+    options.roofs = roofs;
+    return error_of([&] { run_bench(tiny_engine(), options, Control()); });
+  };
+  for (const char* row : {"prefill", "prefill 0", "decode -1", "decode 1x", "decode 12345678", "latency", ""}) {
+    const Error e = error_with(row, "");
+    EXPECT_EQ(e.code(), Errc::kNotFound) << row;
+    EXPECT_NE(std::string(e.what()).find("known: prefill N"), std::string::npos) << e.what();
+  }
+  EXPECT_EQ(error_with("load", "").code(), Errc::kInvalidArgument);
+  EXPECT_EQ(error_with("discovery", "").code(), Errc::kInvalidArgument);
+  const std::string roofs = temporary("no_roofs.json");
+  write_json_file(roofs, Json::object({{"read_gbps", "fast"}}));
+  EXPECT_EQ(error_with("decode 1", roofs).code(), Errc::kBadFormat);
+}
+
+TEST(Timing, TheTypicalRunIsTheMedian) {
+  EXPECT_EQ((Repeat{0, true}.pick({5, 1, 2})), 2);
+  EXPECT_EQ((Repeat{0, false}.pick({5, 1, 2})), 1);
+  int runs = 0;
+  Repeat{0, true}([&] { return ++runs, 1.0; });
+  EXPECT_EQ(runs, 1);
+  Repeat{0, false}([&] { return ++runs, 1.0; });
+  EXPECT_EQ(runs, 3);
 }
 
 TEST(Bench, CostsCountTheRealMatrices) {
