@@ -64,7 +64,7 @@ def all_rows():
 
 def is_quick(shape, kind, row):
     if shape == "135m":
-        return row not in ("prefill 64", "prefill 2048") and (kind == "bf16" or row.startswith(("prefill", "decode")))
+        return row not in ("prefill 64", "prefill 2048", "sweep") and (kind == "bf16" or row.startswith(("prefill", "decode")))
     if shape == "1b":
         return row in ("prefill 512", "decode 1", "decode 32") or (kind == "bf16" and row == "memory")
     return kind != "q8_0" and row in ("prefill 512", "decode 1", "load warm")
@@ -412,7 +412,7 @@ def arguments():
         if name not in PROGRAMS:
             parser.error(f"program {name!r} is unknown; known: {', '.join(PROGRAMS)}")
     if args.quick and not args.minutes:
-        args.minutes = 12
+        args.minutes = 13
     return args
 
 
