@@ -42,7 +42,7 @@ def measure_rival(kind, d_in, steps):
     """Seconds of wall-clock and of processor time per step, the first step left out."""
     torch.manual_seed(0)
     x = torch.randn(BATCH, d_in)
-    config = SAETrainerConfig(total_training_samples=1000 * BATCH, train_batch_size_samples=BATCH, lr=2e-4)
+    config = SAETrainerConfig(total_training_samples=1000 * BATCH, train_batch_size_samples=BATCH, lr=2e-4, lr_end=2e-4)
     trainer = SAETrainer(cfg=config, sae=rival(kind, d_in), data_provider=iter([]))
     trainer._train_step(sae=trainer.sae, sae_in=x)
     trainer.n_training_steps = 1

@@ -13,7 +13,7 @@
 namespace saif::report {
 namespace {
 
-constexpr double kWidth = 420, kHeight = 220, kLeft = 58, kRight = 410, kTop = 26, kBottom = 170;
+constexpr double kLeft = 58, kRight = 410, kTop = 26, kBottom = 170;
 
 struct Curve {
   const char *key, *title;
