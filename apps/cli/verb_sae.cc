@@ -227,6 +227,33 @@ void add_eval_verb(CLI::App& sae, Context& context) {
   verb->callback([o, &context] { evaluate_verb(context, *o); });
 }
 
+// --- export
+
+struct ExportArguments {
+  std::string sae, out, format = "sae_lens", dtype = "f32";
+};
+
+void export_verb(const Context& context, const ExportArguments& o) {
+  const auto sae = Sae::load(o.sae);
+  const std::string folder = sae->save_as(o.format, o.out, o.dtype == "bf16" ? DType::kBf16 : DType::kF32);
+  if (context.json) return print_json(Json::object({{"path", folder}, {"format", o.format}}));
+  print_line(folder);
+}
+
+void add_export(CLI::App& sae, Context& context) {
+  auto o = std::make_shared<ExportArguments>();
+  CLI::App* verb = add_verb(sae, context, "export", "Write an SAE of any format as one that other tools read");
+  verb->add_option("sae", o->sae, "SAE folder or file")->required();
+  verb->add_option("--out", o->out, "folder to write; sparsify's named after the site lies in it")->required();
+  verb->add_option("--format", o->format, "sae_lens or sparsify")
+      ->check(CLI::IsMember({"sae_lens", "sparsify"}))
+      ->capture_default_str();
+  verb->add_option("--dtype", o->dtype, "of the weights: f32 or bf16")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->capture_default_str();
+  verb->callback([o, &context] { export_verb(context, *o); });
+}
+
 }  // namespace
 
 void add_sae(CLI::App& root, Context& context) {
@@ -235,6 +262,7 @@ void add_sae(CLI::App& root, Context& context) {
   add_encode(*sae, context);
   add_train(*sae, context);
   add_eval_verb(*sae, context);
+  add_export(*sae, context);
 }
 
 }  // namespace saif::cli

@@ -12,7 +12,7 @@
 #include "sae/altered.h"
 #include "sae/normalize.h"
 #include "sae/select.h"
-#include "sae/source.h"
+#include "sae/writer.h"
 
 namespace saif {
 namespace {
@@ -122,6 +122,16 @@ class CanonicalSae final : public Sae {
   }
 
   void save(const std::string& folder, DType dtype) const override { write_sae_lens(folder, source_, dtype); }
+
+  std::string save_as(const std::string& format, const std::string& folder, DType dtype) const override {
+    if (format == "sparsify") return write_sparsify(folder, source_, dtype);
+    if (format != "sae_lens") {
+      throw Error(Errc::kInvalidArgument,
+                  "SAE format \"" + format + "\" cannot be written; expected sae_lens or sparsify");
+    }
+    write_sae_lens(folder, source_, dtype);
+    return folder;
+  }
 
  private:
   static void scale_columns(Mat<float> h, const std::vector<float>& factors) {

@@ -1,13 +1,7 @@
 // Writes the folder that SAELens 6's own load_from_disk reads.
-#include <algorithm>
-#include <cerrno>
 #include <cmath>
-#include <cstdio>
-#include <cstring>
 
-#include "base/file.h"
-#include "formats/safetensors.h"
-#include "sae/source.h"
+#include "sae/writer.h"
 
 namespace saif {
 namespace {
@@ -73,36 +67,6 @@ Json config_json(const SaeConfig& config, DType dtype) {
   return out;
 }
 
-Tensor to_tensor(const std::vector<float>& values) {
-  Tensor tensor(DType::kF32, {static_cast<int64_t>(values.size())});
-  std::copy(values.begin(), values.end(), tensor.as<float>());
-  return tensor;
-}
-
-// [d_in, d_sae] float32, scales folded in.
-Tensor folded_encoder(const SaeSource& source) {
-  Tensor out = to_f32(source.encoder_rows ? transposed(source.w_enc).view() : source.w_enc);
-  const Mat<float> w = out.f32();
-  for (int64_t r = 0; r < w.rows(); ++r) {
-    for (int64_t c = 0; c < w.cols(); ++c) {
-      const float latent = source.latent_scale.empty() ? 1.0f : source.latent_scale[static_cast<size_t>(c)];
-      w(r, c) *= source.encoder_scale * latent;
-    }
-  }
-  return out;
-}
-
-// [d_sae, d_out] float32, scales folded in.
-Tensor folded_decoder(const SaeSource& source) {
-  Tensor out = to_f32(source.w_dec);
-  const Mat<float> w = out.f32();
-  for (int64_t r = 0; r < w.rows(); ++r) {
-    const float row = source.decoder_row_scale.empty() ? 1.0f : source.decoder_row_scale[static_cast<size_t>(r)];
-    for (int64_t c = 0; c < w.cols(); ++c) w(r, c) *= source.decoder_scale * row;
-  }
-  return out;
-}
-
 std::vector<std::pair<std::string, Tensor>> tensors_of(const SaeSource& source) {
   std::vector<std::pair<std::string, Tensor>> out;
   out.emplace_back("W_dec", folded_decoder(source));
@@ -117,9 +81,7 @@ std::vector<std::pair<std::string, Tensor>> tensors_of(const SaeSource& source) 
     out.emplace_back("r_mag", to_tensor(r_mag));
     out.emplace_back("b_mag", to_tensor(source.magnitude_bias));
   } else {
-    std::vector<float> bias = source.b_enc;
-    for (size_t j = 0; j < source.latent_scale.size(); ++j) bias[j] *= source.latent_scale[j];
-    out.emplace_back("b_enc", to_tensor(bias));
+    out.emplace_back("b_enc", to_tensor(folded_bias(source)));
   }
   if (kind == SaeKind::kJumpRelu) out.emplace_back("threshold", to_tensor(source.threshold));
   if (source.config.skip) out.emplace_back("W_skip", to_f32(source.w_skip));
@@ -129,24 +91,10 @@ std::vector<std::pair<std::string, Tensor>> tensors_of(const SaeSource& source) 
 }  // namespace
 
 void write_sae_lens(const std::string& folder, const SaeSource& source, DType dtype) {
-  if (dtype != DType::kF32 && dtype != DType::kBf16) {
-    throw Error(Errc::kUnsupported,
-                "an SAE cannot be saved as " + std::string(name_of(dtype)) + "; expected F32 or BF16");
-  }
   const Json config = config_json(source.config, dtype);
-  make_directories(folder);
-  // Without cfg.json the folder is no SAE: an interrupted save cannot pass for a whole one.
-  const std::string config_file = folder + "/cfg.json";
-  if (std::remove(config_file.c_str()) != 0 && errno != ENOENT) {
-    throw Error(Errc::kIo, config_file + ": cannot be replaced: " + std::strerror(errno));
-  }
-  std::vector<std::pair<std::string, Tensor>> converted = tensors_of(source);
-  for (auto& [name, tensor] : converted) tensor = convert(tensor.view(), dtype);
-  std::vector<NamedTensor> named;
-  named.reserve(converted.size());
-  for (const auto& [name, tensor] : converted) named.push_back({name, tensor.view()});
-  write_safetensors(folder + "/sae_weights.safetensors", named);
-  write_json_file(config_file, config);
+  begin_folder(folder, dtype);
+  write_weights(folder + "/sae_weights.safetensors", tensors_of(source), dtype);
+  write_json_file(folder + "/cfg.json", config);
 }
 
 }  // namespace saif

@@ -49,7 +49,4 @@ Tensor transposed(const TensorView& view);
 // Euclidean norm of every row of [rows, cols].
 std::vector<float> row_norms(const TensorView& view);
 
-// Writes cfg.json and sae_weights.safetensors as SAELens 6 reads them, all scales folded into the weights.
-void write_sae_lens(const std::string& folder, const SaeSource& source, DType dtype);
-
 }  // namespace saif
