@@ -108,8 +108,8 @@ class Sae {
   // Writes a SAELens 6 folder (cfg.json, sae_weights.safetensors), atomically. dtype: F32 or BF16. Throws kUnsupported
   // for arithmetic that SAELens has no architecture for.
   virtual void save(const std::string& folder, DType dtype) const = 0;
-  // format: sae_lens, or sparsify (top-k and groupmax), whose folders are named as the hookpoint ("layers.7") and lie in
-  // `folder`. Returns the folder to load. Throws kUnsupported for what the format cannot say.
+  // format: sae_lens, or sparsify (top-k and groupmax), whose folders are named as the hookpoint ("layers.7") and lie
+  // in `folder`. Returns the folder to load. Throws kUnsupported for what the format cannot say.
   virtual std::string save_as(const std::string& format, const std::string& folder, DType dtype) const = 0;
 };
 
