@@ -17,7 +17,7 @@
 namespace saif {
 namespace {
 
-constexpr int64_t kChunkRows = 256;  // rows whose dense pre-activations exist at a time
+constexpr int64_t kChunkRows = 512;  // rows encoded at a time
 
 class CanonicalSae final : public Sae {
  public:
@@ -51,19 +51,11 @@ class CanonicalSae final : public Sae {
     SparseLatents latents;
     latents.row_offsets.reserve(static_cast<size_t>(x.rows()) + 1);
     Tensor input(DType::kF32, {std::min(x.rows(), kChunkRows), config.d_in});
-    Tensor pre(DType::kF32, {std::min(x.rows(), kChunkRows), config.d_sae});
     for (int64_t begin = 0; begin < x.rows(); begin += kChunkRows) {
       const int64_t rows = std::min(kChunkRows, x.rows() - begin);
-      const Mat<float> h = pre.f32().rows_range(0, rows), in = input.f32().rows_range(0, rows);
+      const Mat<float> in = input.f32().rows_range(0, rows);
       prepare_input(x.rows_range(begin, begin + rows), in);
-      std::vector<Selected> selected(static_cast<size_t>(rows));
-      if (config.kind == SaeKind::kMatchingPursuit) {
-        pursue(source_, *backend_, in, h, selected);
-      } else {
-        pre_activations(in, h);
-        select_latents(source_, decoder_norms_, *backend_, h, selected);
-      }
-      append(selected, latents);
+      append(config.kind == SaeKind::kMatchingPursuit ? pursued(in) : selected(in), latents);
     }
     return latents;
   }
@@ -134,7 +126,7 @@ class CanonicalSae final : public Sae {
   }
 
  private:
-  static void scale_columns(Mat<float> h, const std::vector<float>& factors) {
+  static void scale_columns(Mat<float> h, const float* factors) {
     parallel_for(h.rows(), 16, [&](int64_t begin, int64_t end) {
       for (int64_t r = begin; r < end; ++r) {
         float* row = h.row(r);
@@ -210,23 +202,48 @@ class CanonicalSae final : public Sae {
     return {data, stored.dtype, config.d_sae, config.d_in};
   }
 
-  // h [n, d_sae] = what the activation function acts on, for prepared rows.
-  void pre_activations(Mat<const float> in, Mat<float> h) const {
+  std::vector<Selected> pursued(Mat<float> in) const {
+    std::vector<Selected> rows(static_cast<size_t>(in.rows()));
+    Tensor h(DType::kF32, {in.rows(), source_.config.d_sae});
+    pursue(source_, *backend_, in, h.f32(), rows);
+    return rows;
+  }
+
+  std::vector<Selected> selected(Mat<const float> in) const {
+    Selector selector(source_, decoder_norms_, in.rows());
+    Tensor memory(DType::kF32, {in.rows() * std::min(selector.tile(), source_.config.d_sae)});
+    for (int64_t first = 0; first < source_.config.d_sae; first += selector.tile()) {
+      const int64_t n = std::min(selector.tile(), source_.config.d_sae - first);
+      const Mat<float> h(memory.as<float>(), in.rows(), n);
+      pre_activations(in, first, h);
+      selector.add(h, first);
+    }
+    return selector.take();
+  }
+
+  // h [rows, n] = what the activation function of latents [first, first + n) acts on, for prepared rows.
+  void pre_activations(Mat<const float> in, int64_t first, Mat<float> h) const {
     const SaeConfig& config = source_.config;
     const bool bf16 = source_.fast && source_.w_enc.dtype == DType::kBf16;
+    const auto part = [&](const TensorView& stored, const Tensor& copy, const std::vector<float>& bias, Mat<float> y) {
+      WeightView w = encoder_view(stored, copy);
+      w.data = static_cast<const std::byte*>(w.data) + first * w.row_bytes();
+      w.out = h.cols();
+      return LinearPart{w, bias.data() + first, y, false};
+    };
     Tensor gate;
-    std::vector<LinearPart> parts = {{encoder_view(source_.w_enc, encoder_), source_.b_enc.data(), h, false}};
+    std::vector<LinearPart> parts = {part(source_.w_enc, encoder_, source_.b_enc, h)};
     if (config.glu) {
       gate = Tensor(DType::kF32, {h.rows(), h.cols()});
-      parts.push_back({encoder_view(source_.w_glu, glu_), source_.b_glu.data(), gate.f32(), false});
+      parts.push_back(part(source_.w_glu, glu_, source_.b_glu, gate.f32()));
     }
     backend_->linear(in, parts, bf16 ? Compute::kBf16 : Compute::kF32);
     for (int64_t r = 0; config.glu && r < h.rows(); ++r) {
       const float* g = gate.f32().row(r);
       for (int64_t c = 0; c < h.cols(); ++c) h(r, c) /= 1.0f + std::exp(-g[c]);
     }
-    if (!source_.latent_scale.empty()) scale_columns(h, source_.latent_scale);
-    if (config.rescale_acts_by_decoder_norm) scale_columns(h, decoder_norms_);
+    if (!source_.latent_scale.empty()) scale_columns(h, source_.latent_scale.data() + first);
+    if (config.rescale_acts_by_decoder_norm) scale_columns(h, decoder_norms_.data() + first);
   }
 
   // y[r] += W_skip x[r]

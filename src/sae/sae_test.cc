@@ -332,5 +332,56 @@ TEST(Fidelity, OfAPerfectDictionary) {
   EXPECT_EQ(fidelity.decoder_norm_max, 1.0);
 }
 
+// More latents than are looked at in one piece, with equal pre-activations in different pieces.
+TEST(SaeSelection, ManyLatentsAgreeWithASortOfAll) {
+  constexpr int64_t kIn = 4, kLatents = 9001, kRows = 5;
+  for (const SaeKind kind : {SaeKind::kTopK, SaeKind::kStandard, SaeKind::kJumpRelu}) {
+    SaeConfig config;
+    config.kind = kind;
+    config.d_in = config.d_out = kIn;
+    config.d_sae = kLatents;
+    config.k = 40;
+    config.apply_b_dec_to_input = false;
+    SaeWeights weights;
+    weights.w_enc = weights.w_dec = Tensor(DType::kF32, {kLatents, kIn});
+    weights.b_enc = weights.threshold = Tensor(DType::kF32, {kLatents});
+    weights.b_dec = Tensor(DType::kF32, {kIn});
+    Philox random(5, 0);
+    for (int64_t j = 0; j < kLatents; ++j) {
+      // Small integers: products are exact, and many are equal.
+      for (int64_t c = 0; c < kIn; ++c) weights.w_enc.f32()(j, c) = static_cast<float>(random.below(7)) - 3.0f;
+      weights.b_enc.as<float>()[j] = static_cast<float>(random.below(3)) - 1.0f;
+      weights.threshold.as<float>()[j] = static_cast<float>(random.below(12));
+    }
+    Tensor x(DType::kF32, {kRows, kIn});
+    for (int64_t i = 0; i < kRows * kIn; ++i) x.as<float>()[i] = static_cast<float>(random.below(5)) - 2.0f;
+    for (int64_t c = 0; c < kIn; ++c) x.f32()(4, c) = 0.0f;
+    std::vector<float> dense(static_cast<size_t>(kLatents));
+    std::vector<int32_t> order(dense.size());
+    const Tensor w = convert(weights.w_enc.view(), DType::kF32), b = convert(weights.b_enc.view(), DType::kF32),
+                 t = convert(weights.threshold.view(), DType::kF32);
+    const auto sae = Sae::from_weights(config, std::move(weights));
+    const SparseLatents found = sae->encode(x.f32());
+    for (int64_t r = 0; r < kRows; ++r) {
+      for (int64_t j = 0; j < kLatents; ++j) {
+        float h = b.as<float>()[j];
+        for (int64_t c = 0; c < kIn; ++c) h += x.f32()(r, c) * w.f32()(j, c);
+        const bool open = kind != SaeKind::kJumpRelu || h > t.as<float>()[j];
+        dense[static_cast<size_t>(j)] = open ? std::max(h, 0.0f) : 0.0f;
+      }
+      std::iota(order.begin(), order.end(), 0);
+      std::ranges::stable_sort(order, [&](int32_t a, int32_t b2) { return dense[a] > dense[b2]; });
+      std::vector<int32_t> expected;
+      for (size_t i = 0; i < (kind == SaeKind::kTopK ? 40U : order.size()) && dense[order[i]] > 0; ++i) {
+        expected.push_back(order[i]);
+      }
+      std::ranges::sort(expected);
+      const auto begin = found.row_offsets[r], end = found.row_offsets[r + 1];
+      EXPECT_EQ(std::vector<int32_t>(found.indices.begin() + begin, found.indices.begin() + end), expected) << r;
+      for (int64_t i = begin; i < end; ++i) EXPECT_EQ(found.values[i], dense[found.indices[i]]);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace saif

@@ -2,82 +2,40 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <map>
+#include <numeric>
+#include <utility>
 
 #include "base/parallel.h"
 
 namespace saif {
 namespace {
 
-void select_top_k(Backend& backend, Mat<const float> h, int64_t k, bool positive_only, std::vector<Selected>& rows) {
-  std::vector<int32_t> indices(static_cast<size_t>(h.rows() * k));
-  std::vector<float> values(indices.size());
-  const Mat<int32_t> index(indices.data(), h.rows(), k);
-  const Mat<float> value(values.data(), h.rows(), k);
-  backend.top_k(h, k, positive_only, index, value);
-  for (int64_t r = 0; r < h.rows(); ++r) {
-    const auto used = std::find(index.row(r), index.row(r) + k, -1) - index.row(r);
-    rows[static_cast<size_t>(r)] = {{index.row(r), index.row(r) + used}, {value.row(r), value.row(r) + used}};
-  }
+constexpr int64_t kTile = 4096;  // latents: the pre-activations of 512 rows take 8 MB
+
+// Latents are looked at in blocks, most of which hold nothing that counts.
+constexpr int64_t kBlock = 32;
+
+template <typename Counts>
+bool any_of_block(int64_t begin, const Counts& counts) {
+  int hits = 0;
+  for (int64_t c = begin; c < begin + kBlock; ++c) hits += counts(c) ? 1 : 0;
+  return hits > 0;
 }
 
-// Ranked by h |decoder row|, valued h. A zero decoder row ranks lowest and, its product being 0, is dropped.
-void select_ranked(Backend& backend, Mat<const float> h, int64_t k, const std::vector<float>& norms,
-                   std::vector<Selected>& rows) {
-  Tensor ranked(DType::kF32, {h.rows(), h.cols()});
-  const Mat<float> product = ranked.f32();
-  for (int64_t r = 0; r < h.rows(); ++r) {
-    for (int64_t c = 0; c < h.cols(); ++c) product(r, c) = h(r, c) * norms[static_cast<size_t>(c)];
-  }
-  select_top_k(backend, product, k, true, rows);
-  for (int64_t r = 0; r < h.rows(); ++r) {
-    Selected& row = rows[static_cast<size_t>(r)];
-    for (size_t i = 0; i < row.indices.size(); ++i) row.values[i] = h(r, row.indices[i]);
-  }
-}
-
-void select_by_magnitude(Backend& backend, Mat<const float> h, int64_t k, std::vector<Selected>& rows) {
-  Tensor magnitude(DType::kF32, {h.rows(), h.cols()});
-  const Mat<float> m = magnitude.f32();
-  for (int64_t r = 0; r < h.rows(); ++r) {
-    for (int64_t c = 0; c < h.cols(); ++c) m(r, c) = std::abs(h(r, c));
-  }
-  select_top_k(backend, m, k, true, rows);
-  for (int64_t r = 0; r < h.rows(); ++r) {
-    Selected& row = rows[static_cast<size_t>(r)];
-    for (size_t i = 0; i < row.indices.size(); ++i) row.values[i] = h(r, row.indices[i]);
-  }
-}
-
-void select_group_maxima(Mat<const float> h, int64_t groups, std::vector<Selected>& rows) {
-  const int64_t width = h.cols() / groups;
-  for (int64_t r = 0; r < h.rows(); ++r) {
-    for (int64_t g = 0; g < groups; ++g) {
-      const float* begin = h.row(r) + g * width;
-      const float* largest = std::max_element(begin, begin + width);
-      if (!(*largest > 0.0f)) continue;
-      rows[static_cast<size_t>(r)].indices.push_back(static_cast<int32_t>(largest - h.row(r)));
-      rows[static_cast<size_t>(r)].values.push_back(*largest);
+// visit(c) for every column of which counts(c), in order.
+template <typename Counts, typename Visit>
+void visit_where(int64_t cols, const Counts& counts, const Visit& visit) {
+  for (int64_t begin = 0; begin < cols; begin += kBlock) {
+    if (begin + kBlock <= cols && !any_of_block(begin, counts)) continue;
+    for (int64_t c = begin; c < std::min(begin + kBlock, cols); ++c) {
+      if (counts(c)) visit(c);
     }
   }
 }
 
-// Calls active(j, h, value) for every latent of every row; it says whether the latent fires and may change the value.
-template <typename Active>
-void select_where(Mat<const float> h, std::vector<Selected>& rows, const Active& active) {
-  parallel_for(h.rows(), 8, [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const float* row = h.row(r);
-      Selected& out = rows[static_cast<size_t>(r)];
-      for (int64_t j = 0; j < h.cols(); ++j) {
-        float value = row[j];
-        if (!active(static_cast<size_t>(j), value)) continue;
-        out.indices.push_back(static_cast<int32_t>(j));
-        out.values.push_back(value);
-      }
-    }
-  });
-}
+bool ranks_all(const SaeConfig& config) { return config.kind == SaeKind::kTopK && config.keep_negative; }
 
 // The row of the dictionary that fits each residual best is taken off it. Returns whether a row goes on.
 class Pursuit {
@@ -140,28 +98,125 @@ class Pursuit {
 
 }  // namespace
 
-void select_latents(const SaeSource& source, const std::vector<float>& decoder_norms, Backend& backend, Mat<float> h,
-                    std::vector<Selected>& rows) {
+Selector::Selector(const SaeSource& source, const std::vector<float>& decoder_norms, int64_t rows)
+    : source_(source), decoder_norms_(decoder_norms), tile_(kTile), rows_(static_cast<size_t>(rows)) {
   const SaeConfig& config = source.config;
-  switch (config.kind) {
+  if (config.kind == SaeKind::kGroupMax) {  // whole groups at a time
+    const int64_t width = config.d_sae / config.k;
+    tile_ = (kTile + width - 1) / width * width;
+  }
+  if (config.kind != SaeKind::kTopK && config.kind != SaeKind::kAbsTopK) return;
+  candidates_.resize(rows_.size());
+  const float least = ranks_all(config) ? -std::numeric_limits<float>::infinity() : 0.0f;
+  for (Candidates& row : candidates_) row.least = least;
+}
+
+// active(j, h, value) says whether latent j fires; it may change the value.
+template <typename Active>
+void Selector::add_where(Mat<const float> h, int64_t first, const Active& active) {
+  parallel_for(h.rows(), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float* row = h.row(r);
+      Selected& out = rows_[static_cast<size_t>(r)];
+      const auto counts = [&](int64_t c) {
+        float value = row[c];
+        return active(static_cast<size_t>(first + c), value);
+      };
+      visit_where(h.cols(), counts, [&](int64_t c) {
+        float value = row[c];
+        active(static_cast<size_t>(first + c), value);
+        out.indices.push_back(static_cast<int32_t>(first + c));
+        out.values.push_back(value);
+      });
+    }
+  });
+}
+
+// The k of largest rank(j, h); ties: the lowest index.
+template <typename Rank>
+void Selector::add_ranked(Mat<const float> h, int64_t first, const Rank& rank) {
+  const auto most = static_cast<size_t>(4 * source_.config.k + 64);
+  parallel_for(h.rows(), 8, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      const float* row = h.row(r);
+      Selected& out = rows_[static_cast<size_t>(r)];
+      Candidates& candidates = candidates_[static_cast<size_t>(r)];
+      const auto counts = [&](int64_t c) { return rank(static_cast<size_t>(first + c), row[c]) > candidates.least; };
+      visit_where(h.cols(), counts, [&](int64_t c) {
+        out.indices.push_back(static_cast<int32_t>(first + c));
+        out.values.push_back(row[c]);
+        candidates.ranks.push_back(rank(static_cast<size_t>(first + c), row[c]));
+        if (out.indices.size() >= most) keep_largest(out, candidates);
+      });
+    }
+  });
+}
+
+void Selector::keep_largest(Selected& row, Candidates& candidates) const {
+  const auto k = static_cast<size_t>(source_.config.k);
+  if (row.indices.size() <= k) return;
+  std::vector<size_t> order(row.indices.size());
+  std::iota(order.begin(), order.end(), size_t{0});
+  const auto larger = [&](size_t a, size_t b) {  // places are in order of index
+    return candidates.ranks[a] != candidates.ranks[b] ? candidates.ranks[a] > candidates.ranks[b] : a < b;
+  };
+  std::nth_element(order.begin(), order.begin() + static_cast<ptrdiff_t>(k) - 1, order.end(), larger);
+  candidates.least = candidates.ranks[order[k - 1]];
+  order.resize(k);
+  std::sort(order.begin(), order.end());
+  for (size_t i = 0; i < k; ++i) {  // order[i] >= i
+    row.indices[i] = row.indices[order[i]];
+    row.values[i] = row.values[order[i]];
+    candidates.ranks[i] = candidates.ranks[order[i]];
+  }
+  row.indices.resize(k);
+  row.values.resize(k);
+  candidates.ranks.resize(k);
+}
+
+void Selector::add_group_maxima(Mat<const float> h, int64_t first) {
+  const int64_t width = source_.config.d_sae / source_.config.k;
+  parallel_for(h.rows(), 8, [&](int64_t from, int64_t to) {
+    for (int64_t r = from; r < to; ++r) {
+      for (int64_t g = 0; g + width <= h.cols(); g += width) {
+        const float* begin = h.row(r) + g;
+        const float* largest = std::max_element(begin, begin + width);
+        if (!(*largest > 0.0f)) continue;
+        rows_[static_cast<size_t>(r)].indices.push_back(static_cast<int32_t>(first + (largest - h.row(r))));
+        rows_[static_cast<size_t>(r)].values.push_back(*largest);
+      }
+    }
+  });
+}
+
+void Selector::add(Mat<const float> h, int64_t first) {
+  switch (source_.config.kind) {
     case SaeKind::kTopK:
-      if (config.rank_by_decoder_norm) return select_ranked(backend, h, config.k, decoder_norms, rows);
-      return select_top_k(backend, h, config.k, !config.keep_negative, rows);
+      // A zero decoder row ranks lowest and, its product being 0, is dropped.
+      if (source_.config.rank_by_decoder_norm) {
+        return add_ranked(h, first, [&](size_t j, float v) { return v * decoder_norms_[j]; });
+      }
+      return add_ranked(h, first, [](size_t, float v) { return v; });
     case SaeKind::kAbsTopK:
-      return select_by_magnitude(backend, h, config.k, rows);
+      return add_ranked(h, first, [](size_t, float v) { return std::abs(v); });
     case SaeKind::kGroupMax:
-      return select_group_maxima(h, config.k, rows);
+      return add_group_maxima(h, first);
     case SaeKind::kGated:
-      return select_where(h, rows, [&](size_t j, float& value) {
-        const bool open = value + source.gate_bias[j] > 0.0f;
-        value = value * source.magnitude_scale[j] + source.magnitude_bias[j];
+      return add_where(h, first, [&](size_t j, float& value) {
+        const bool open = value + source_.gate_bias[j] > 0.0f;
+        value = value * source_.magnitude_scale[j] + source_.magnitude_bias[j];
         return open && value > 0.0f;
       });
     case SaeKind::kJumpRelu:  // strictly above
-      return select_where(h, rows, [&](size_t j, float& v) { return v > 0.0f && v > source.threshold[j]; });
+      return add_where(h, first, [&](size_t j, float& v) { return v > 0.0f && v > source_.threshold[j]; });
     default:
-      return select_where(h, rows, [](size_t, float& value) { return value > 0.0f; });
+      return add_where(h, first, [](size_t, float& value) { return value > 0.0f; });
   }
+}
+
+std::vector<Selected> Selector::take() {
+  for (size_t r = 0; r < candidates_.size(); ++r) keep_largest(rows_[r], candidates_[r]);
+  return std::move(rows_);
 }
 
 void pursue(const SaeSource& source, Backend& backend, Mat<float> residual, Mat<float> h, std::vector<Selected>& rows) {
