@@ -3,10 +3,12 @@
 #include <gtest/gtest.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <filesystem>
 #include <limits>
+#include <numeric>
 
 #include "base/file.h"
 #include "base/rng.h"
@@ -343,18 +345,24 @@ TEST(SaeSelection, ManyLatentsAgreeWithASortOfAll) {
     config.k = 40;
     config.apply_b_dec_to_input = false;
     SaeWeights weights;
-    weights.w_enc = weights.w_dec = Tensor(DType::kF32, {kLatents, kIn});
-    weights.b_enc = weights.threshold = Tensor(DType::kF32, {kLatents});
-    weights.b_dec = Tensor(DType::kF32, {kIn});
-    Philox random(5, 0);
+    weights.w_enc = Tensor(DType::kF32, {kLatents, kIn});
+    weights.w_dec = Tensor::zeros(DType::kF32, {kLatents, kIn});
+    weights.b_enc = Tensor(DType::kF32, {kLatents});
+    weights.threshold = Tensor(DType::kF32, {kLatents});
+    weights.b_dec = Tensor::zeros(DType::kF32, {kIn});
+    uint64_t state = 5;
+    const auto below = [&](uint64_t n) {
+      state = state * 6364136223846793005ULL + 1442695040888963407ULL;
+      return static_cast<float>((state >> 33) % n);
+    };
     for (int64_t j = 0; j < kLatents; ++j) {
       // Small integers: products are exact, and many are equal.
-      for (int64_t c = 0; c < kIn; ++c) weights.w_enc.f32()(j, c) = static_cast<float>(random.below(7)) - 3.0f;
-      weights.b_enc.as<float>()[j] = static_cast<float>(random.below(3)) - 1.0f;
-      weights.threshold.as<float>()[j] = static_cast<float>(random.below(12));
+      for (int64_t c = 0; c < kIn; ++c) weights.w_enc.f32()(j, c) = below(7) - 3.0f;
+      weights.b_enc.as<float>()[j] = below(3) - 1.0f;
+      weights.threshold.as<float>()[j] = below(12);
     }
     Tensor x(DType::kF32, {kRows, kIn});
-    for (int64_t i = 0; i < kRows * kIn; ++i) x.as<float>()[i] = static_cast<float>(random.below(5)) - 2.0f;
+    for (int64_t i = 0; i < kRows * kIn; ++i) x.as<float>()[i] = below(5) - 2.0f;
     for (int64_t c = 0; c < kIn; ++c) x.f32()(4, c) = 0.0f;
     std::vector<float> dense(static_cast<size_t>(kLatents));
     std::vector<int32_t> order(dense.size());
