@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "sae_corpus.h"
 #include "sae_samples.h"
 #include "saif/sae.h"
 #include "saif/sweep.h"
@@ -75,33 +76,6 @@ void add_encode(CLI::App& sae, Context& context) {
   verb->add_flag("--dense", o->dense, "also write latents [n, d_sae]");
   verb->add_flag("--no-check", o->no_check, "skip the acceptance check");
   verb->callback([o, &context] { encode(context, *o); });
-}
-
-// --- documents of train and eval
-
-struct CorpusOptions {
-  std::string model = "smollm2", corpus, dtype = "auto";
-  int64_t documents = 0;
-};
-
-std::vector<std::vector<int32_t>> read_documents(const CorpusOptions& o, const Tokenizer& tokenizer, int64_t context) {
-  std::vector<std::vector<int32_t>> documents;
-  for (const std::string& text : read_prompts(o.corpus)) {
-    // Documents are the model's own transcripts: chat markers in them are markers.
-    std::vector<int32_t> ids = tokenizer.encode(text, {.add_special = true, .parse_special = true});
-    if (static_cast<int64_t>(ids.size()) > context) ids.resize(static_cast<size_t>(context));
-    if (ids.size() >= 2) documents.push_back(std::move(ids));
-    if (o.documents > 0 && static_cast<int64_t>(documents.size()) >= o.documents) break;
-  }
-  if (documents.empty()) throw Error(Errc::kInvalidArgument, o.corpus + ": holds no document of two tokens or more");
-  return documents;
-}
-
-void add_corpus_flags(CLI::App* verb, CorpusOptions& o) {
-  verb->add_option("--model", o.model, "folder, .gguf file or short name")->capture_default_str();
-  verb->add_option("--corpus", o.corpus, "a document per line, or JSON lines with \"text\"")->required();
-  verb->add_option("--documents", o.documents, "use the first N documents; 0 is all")->capture_default_str();
-  add_dtype_flag(verb, o.dtype);
 }
 
 // --- train
@@ -196,37 +170,6 @@ void add_train(CLI::App& sae, Context& context) {
   verb->callback([o, &context] { train(context, *o); });
 }
 
-// --- eval
-
-struct EvalArguments {
-  CorpusOptions corpus;
-  std::string sae;
-  int64_t context = 256;
-};
-
-void evaluate_verb(const Context& context, const EvalArguments& o) {
-  const auto sae = Sae::load(o.sae);
-  const Loaded loaded = load_engine(o.corpus.model, {.dtype = o.corpus.dtype});
-  const auto documents = read_documents(o.corpus, *loaded.tokenizer, o.context);
-  const SaeEvaluation evaluation = evaluate_sae(*sae, *loaded.engine, documents, context.control);
-  const Json json = evaluation.to_json();
-  if (context.json) return print_json(json);
-  std::vector<std::vector<std::string>> rows;
-  for (const auto& [key, value] : json.members()) {
-    rows.push_back({key, value.is_int() ? value.dump() : format_number(value.as_double(), 4)});
-  }
-  print_line(format_table(rows));
-}
-
-void add_eval_verb(CLI::App& sae, Context& context) {
-  auto o = std::make_shared<EvalArguments>();
-  CLI::App* verb = add_verb(sae, context, "eval", "Fidelity on held-out text, and what it costs the model");
-  verb->add_option("sae", o->sae, "SAE folder or file")->required();
-  add_corpus_flags(verb, o->corpus);
-  verb->add_option("--context", o->context, "tokens a document is cut to")->capture_default_str();
-  verb->callback([o, &context] { evaluate_verb(context, *o); });
-}
-
 // --- export
 
 struct ExportArguments {
@@ -261,7 +204,7 @@ void add_sae(CLI::App& root, Context& context) {
   sae->require_subcommand(1);
   add_encode(*sae, context);
   add_train(*sae, context);
-  add_eval_verb(*sae, context);
+  add_sae_eval(*sae, context);
   add_export(*sae, context);
 }
 

@@ -141,10 +141,12 @@ class Engine {
   struct Score {
     double log_probability = 0;
     int64_t tokens = 0;
+    std::vector<double> each;  // of every scored token, in order, where the request asked for them
   };
   struct ScoreRequest {
     std::vector<int32_t> ids;
     int64_t context = 1;  // tokens that are given, not scored; >= 1
+    bool each = false;
   };
   std::vector<Score> score(std::span<const ScoreRequest> requests, std::span<const AppliedEdit> edits,
                            const Control& control);

@@ -144,8 +144,31 @@ struct SaeEvaluation {
   double ce_clean = 0, ce_sae = 0, ce_zero = 0, loss_recovered = 0;  // nats per token
   Json to_json() const;                                              // keys of `saif sae eval --json`
 };
+
+// Where an SAE is good and where it is not: by type of token, and how often its latents fire.
+struct SaeBreakdown {
+  struct Bin {  // 10^low <= share of tokens on which the latent fires < 10^high
+    double low = 0, high = 0;
+    int64_t latents = 0;
+  };
+  struct Type {
+    std::string name;        // first, special, chat_role, newline, space, digits, punctuation, word_start, word_part
+    int64_t tokens = 0;      // whose rows were encoded
+    double l0 = 0, fvu = 0;  // of these rows; their variance is about the mean of all rows but the first ones
+    double error_share = 0;  // of the squared error of all rows but the first ones
+    int64_t predicted = 0;   // tokens of this type that the model predicted
+    double ce_clean = 0, ce_sae = 0;                   // nats per predicted token
+    double ce_increase_low = 0, ce_increase_high = 0;  // 95 % of ce_sae - ce_clean; documents are the units
+  };
+  std::vector<Bin> density;  // half decades, from the rarest latent's to 1
+  int64_t never = 0;         // latents that fired on no token
+  std::vector<Type> types;   // those that occur
+  Json to_json() const;      // {"density_histogram": {...}, "by_type": [...]}
+};
+
+// breakdown: filled where not null.
 SaeEvaluation evaluate_sae(const Sae& sae, Engine& engine, std::span<const std::vector<int32_t>> documents,
-                           const Control& control);
+                           const Control& control, SaeBreakdown* breakdown = nullptr);
 
 // Training -----------------------------------------------------------------------------------------------------------
 

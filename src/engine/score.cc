@@ -46,9 +46,10 @@ class NextTokens {
       const TrieNode& node = trie_.nodes()[id];
       for (int64_t p = std::max(node.begin, r.context - 1); p < node.end; ++p) {
         const int32_t next = r.ids[static_cast<size_t>(p + 1)];
-        score.log_probability +=
-            p + 1 < node.end ? inside_[id][static_cast<size_t>(p - node.begin)] : behind_[id].at(next);
+        const double value = p + 1 < node.end ? inside_[id][static_cast<size_t>(p - node.begin)] : behind_[id].at(next);
+        score.log_probability += value;
         ++score.tokens;
+        if (r.each) score.each.push_back(value);
       }
     }
     return score;

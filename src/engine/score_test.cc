@@ -43,6 +43,25 @@ TEST(Score, EqualsTheSumsOfOneByOne) {
     EXPECT_NEAR(scores[i].log_probability, by_hand(all[i]), 1e-3);
     const auto alone = engine.score({&all[i], 1}, {}, Control())[0];
     EXPECT_EQ(scores[i].log_probability, alone.log_probability);  // bit for bit
+    EXPECT_TRUE(scores[i].each.empty());
+  }
+}
+
+TEST(Score, TokensOneByOneWhereAsked) {
+  auto all = requests(20);
+  for (auto& r : all) r.each = true;
+  Engine engine(tiny(), nullptr);
+  const auto scores = engine.score(all, {}, Control());
+  for (size_t i = 0; i < all.size(); ++i) {
+    ASSERT_EQ(static_cast<int64_t>(scores[i].each.size()), scores[i].tokens);
+    double sum = 0;
+    for (const double value : scores[i].each) sum += value;
+    EXPECT_EQ(sum, scores[i].log_probability);
+    if (scores[i].tokens < 2) continue;
+    Engine::ScoreRequest shorter = all[i];  // without its last token: the others keep their values
+    shorter.ids.pop_back();
+    const auto before = engine.score({&shorter, 1}, {}, Control())[0].each;
+    EXPECT_TRUE(std::equal(before.begin(), before.end(), scores[i].each.begin()));
   }
 }
 

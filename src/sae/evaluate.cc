@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "sae/activations.h"
+#include "sae/breakdown.h"
 #include "sae/fit.h"
 #include "saif/sae.h"
 
@@ -47,11 +48,10 @@ class ZeroEdit final : public RowEdit {
 };
 
 // Nats per token over all documents.
-double cross_entropy(Engine& engine, std::span<const Engine::ScoreRequest> requests, std::span<const AppliedEdit> edits,
-                     const Control& control) {
+double cross_entropy(std::span<const Engine::Score> scores) {
   double sum = 0;
   int64_t tokens = 0;
-  for (const Engine::Score& score : engine.score(requests, edits, control)) {
+  for (const Engine::Score& score : scores) {
     sum += score.log_probability;
     tokens += score.tokens;
   }
@@ -61,7 +61,7 @@ double cross_entropy(Engine& engine, std::span<const Engine::ScoreRequest> reque
 }  // namespace
 
 SaeEvaluation evaluate_sae(const Sae& sae, Engine& engine, std::span<const std::vector<int32_t>> documents,
-                           const Control& control) {
+                           const Control& control, SaeBreakdown* breakdown) {
   if (sae.config().transcoder) {
     throw Error(Errc::kUnsupported, "SAE evaluation: " + sae.path() +
                                         " is a transcoder; splicing one in is not supported, `saif inspect --model` "
@@ -80,17 +80,25 @@ SaeEvaluation evaluate_sae(const Sae& sae, Engine& engine, std::span<const std::
   }
   SaeEvaluation out;
   const Tensor rows = collect_activations(engine, usable, site, 1, kFidelityTokens, control);
-  out.fidelity = measure_fidelity(sae, rows.f32());
+  const std::vector<double> mean = column_means(rows.f32());
+  const RowFits fits = fit_rows(sae, rows.f32(), rows.f32(), mean);
+  out.fidelity = summary_of(sae, fits);
   std::vector<Engine::ScoreRequest> requests;
   requests.reserve(usable.size());
-  for (std::vector<int32_t>& document : usable) requests.push_back({std::move(document), 1});
+  for (const std::vector<int32_t>& document : usable) requests.push_back({document, 1, breakdown != nullptr});
   const AppliedEdit spliced{site, EditPositions::kAll, std::make_shared<ReconstructionEdit>(sae)};
   const AppliedEdit zeroed{site, EditPositions::kAll, std::make_shared<ZeroEdit>()};
-  out.ce_clean = cross_entropy(engine, requests, {}, control);
-  out.ce_sae = cross_entropy(engine, requests, {&spliced, 1}, control);
-  out.ce_zero = cross_entropy(engine, requests, {&zeroed, 1}, control);
+  const std::vector<Engine::Score> clean = engine.score(requests, {}, control);
+  const std::vector<Engine::Score> with_sae = engine.score(requests, {&spliced, 1}, control);
+  out.ce_clean = cross_entropy(clean);
+  out.ce_sae = cross_entropy(with_sae);
+  out.ce_zero = cross_entropy(engine.score(requests, {&zeroed, 1}, control));
   const double range = out.ce_zero - out.ce_clean;
   out.loss_recovered = range != 0 ? (out.ce_zero - out.ce_sae) / range : NAN;
+  if (breakdown) {
+    const FirstTokens first = fit_first_tokens(sae, engine, usable, site, mean, control);
+    *breakdown = break_down(engine.tokenizer(), {usable, fits, first, clean, with_sae});
+  }
   return out;
 }
 

@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "base/parallel.h"
+#include "sae/row_fit.h"
 #include "saif/sae.h"
 
 namespace saif {
@@ -31,16 +31,6 @@ namespace {
 
 constexpr int64_t kFidelityRows = 2048;  // rows encoded and decoded at a time
 constexpr double kDenseRate = 0.1;
-
-// [cols]
-std::vector<double> column_means(Mat<const float> x) {
-  std::vector<double> mean(static_cast<size_t>(x.cols()), 0.0);
-  for (int64_t r = 0; r < x.rows(); ++r) {
-    for (int64_t c = 0; c < x.cols(); ++c) mean[static_cast<size_t>(c)] += x(r, c);
-  }
-  for (double& m : mean) m /= static_cast<double>(std::max<int64_t>(1, x.rows()));
-  return mean;
-}
 
 }  // namespace
 
@@ -126,35 +116,59 @@ SaeFidelity measure_fidelity(const Sae& sae, Mat<const float> x, Mat<const float
                                      ", but was given " + std::to_string(target.rows()) + " of width " +
                                      std::to_string(target.cols()) + " to compare for " + std::to_string(x.rows()));
   }
-  SaeFidelity out;
-  out.tokens = x.rows();
-  const std::vector<double> mean = column_means(target);
-  std::vector<int64_t> fired(static_cast<size_t>(config.d_sae), 0);
-  double error = 0, variance = 0;
-  int64_t active = 0;
+  return summary_of(sae, fit_rows(sae, x, target, column_means(target)));
+}
+
+std::vector<double> column_means(Mat<const float> x) {
+  std::vector<double> mean(static_cast<size_t>(x.cols()), 0.0);
+  for (int64_t r = 0; r < x.rows(); ++r) {
+    for (int64_t c = 0; c < x.cols(); ++c) mean[static_cast<size_t>(c)] += x(r, c);
+  }
+  for (double& m : mean) m /= static_cast<double>(std::max<int64_t>(1, x.rows()));
+  return mean;
+}
+
+RowFits fit_rows(const Sae& sae, Mat<const float> x, Mat<const float> target, std::span<const double> mean) {
+  RowFits out;
+  out.fired.resize(static_cast<size_t>(sae.config().d_sae), 0);
   for (int64_t begin = 0; begin < x.rows(); begin += kFidelityRows) {
     const int64_t end = std::min(x.rows(), begin + kFidelityRows);
     const Mat<const float> part = x.rows_range(begin, end), wanted = target.rows_range(begin, end);
     const SparseLatents latents = sae.encode(part);
     const Tensor reconstruction = sae.decode(latents, part);
-    active += static_cast<int64_t>(latents.indices.size());
-    for (const int32_t j : latents.indices) ++fired[static_cast<size_t>(j)];
+    for (const int32_t j : latents.indices) ++out.fired[static_cast<size_t>(j)];
     const Mat<const float> y = reconstruction.f32();
     for (int64_t r = 0; r < wanted.rows(); ++r) {
+      double error = 0, distance = 0;
       for (int64_t c = 0; c < wanted.cols(); ++c) {
         const double e = static_cast<double>(wanted(r, c)) - y(r, c), d = wanted(r, c) - mean[static_cast<size_t>(c)];
         error += e * e;
-        variance += d * d;
+        distance += d * d;
       }
+      const auto row = static_cast<size_t>(r);
+      out.rows.push_back({latents.row_offsets[row + 1] - latents.row_offsets[row], error, distance});
     }
   }
-  const auto n = static_cast<double>(std::max<int64_t>(1, x.rows()));
+  return out;
+}
+
+SaeFidelity summary_of(const Sae& sae, const RowFits& fits) {
+  SaeFidelity out;
+  out.tokens = static_cast<int64_t>(fits.rows.size());
+  double error = 0, variance = 0;
+  int64_t active = 0;
+  for (const RowFit& row : fits.rows) {
+    active += row.active;
+    error += row.error;
+    variance += row.distance;
+  }
+  const auto n = static_cast<double>(std::max<int64_t>(1, out.tokens));
   out.l0 = static_cast<double>(active) / n;
-  out.fvu = variance > 0 ? error / variance : (error > 0 ? INFINITY : 0.0);
+  out.fvu = fraction_unexplained(error, variance);
   out.explained_variance = 1.0 - out.fvu;
-  const auto latents = static_cast<double>(config.d_sae);
-  out.dead = static_cast<double>(std::count(fired.begin(), fired.end(), 0)) / latents;
-  out.dense = static_cast<double>(std::count_if(fired.begin(), fired.end(),
+  const auto latents = static_cast<double>(sae.config().d_sae);
+  out.dead = static_cast<double>(std::count(fits.fired.begin(), fits.fired.end(), 0)) / latents;
+  out.dense = static_cast<double>(std::count_if(fits.fired.begin(), fits.fired.end(),
                                                 [&](int64_t f) { return static_cast<double>(f) > kDenseRate * n; })) /
               latents;
   const std::vector<float> norms = sae.decoder_norms();
@@ -162,6 +176,10 @@ SaeFidelity measure_fidelity(const Sae& sae, Mat<const float> x, Mat<const float
   out.decoder_norm_min = *low;
   out.decoder_norm_max = *high;
   return out;
+}
+
+double fraction_unexplained(double error, double variance) {
+  return variance > 0 ? error / variance : (error > 0 ? INFINITY : 0.0);
 }
 
 }  // namespace saif
