@@ -215,4 +215,149 @@ struct PairedTest {
 };
 PairedTest compare_strict(const MethodResult& a, const MethodResult& b);
 
+// --- what an SAE's latents know (docs/method.md, "Probes and absorption") --------------------------------------------
+
+struct LabelledText {
+  std::string text, label;
+  std::string split;  // "train" or "test"; "": drawn
+};
+// JSON lines {"text", "label", "split" (may be absent)}; "": data/probe.jsonl. Throws Error naming the line.
+std::vector<LabelledText> load_labelled_texts(const std::string& path = "");
+
+struct ProbeOptions {
+  std::vector<int> k = {1, 5, 20};
+  std::string pool = "last";
+  double test_share = 0.3;
+  int64_t seed = 0;
+  template <typename V>
+  void describe(V& v) {
+    v("probe-k", k, "latents of a sparse probe");
+    v("probe-pool", pool, "a text's row: last (of the prompt) or mean (over its tokens but the first)");
+    v("probe-test-share", test_share, "share of the texts to test on, where they name no split");
+    v("seed", seed, "of drawn splits and samples");
+  }
+};
+
+// One-against-the-rest probes of each label; accuracy on as many texts with the label as without, so that chance is
+// 1/2.
+struct ProbeResult {
+  struct Class {
+    std::string label;
+    int64_t train = 0;             // texts with the label that were trained on
+    std::vector<int32_t> latents;  // largest difference of means first
+    Share dense;                   // logistic regression on the activations
+    std::vector<Share> sparse;     // on the first k of `latents`, per k
+  };
+  std::vector<int> k;
+  int64_t train = 0, test = 0;  // texts
+  std::vector<Class> classes;   // of two labels only the first, which says all
+  Share dense() const;          // over all classes
+  Share sparse(size_t i) const;
+  Json to_json() const;
+};
+ProbeResult probe_sae(const Sae& sae, Engine& engine, std::span<const LabelledText> texts, const ProbeOptions& options,
+                      const Control& control);
+
+struct AbsorptionOptions {
+  int words = 60;            // per letter, trained and tested on
+  int min_words = 20;        // letters with fewer are left out
+  double test_share = 0.4;   // of the words
+  double cosine = 0.1;       // of an absorbing latent's decoder row with the probe, at least
+  double share = 0.4;        // of the row's projection on the probe that the absorbing latent gives, at least
+  double split_gain = 0.03;  // in F1, that makes another latent one of the letter's
+  int64_t seed = 0;
+};
+
+// Whether the letter that a word begins with is carried by the latents that stand for that letter, or by others that
+// stand for the word (Chanin et al. 2024). Shares are of the tested words whose letter the dense probe tells.
+struct AbsorptionResult {
+  struct Letter {
+    std::string letter;
+    int64_t train = 0, test = 0;        // words
+    Share probe;                        // tested words whose letter the dense probe tells
+    std::vector<int32_t> latents;       // that stand for the letter: the best detector, and those that add to it
+    double f1 = 0;                      // of their firing as a detector, on the training words
+    Share silent;                       // none of them fires
+    Share absorbed;                     // ... and another latent carries the letter
+    std::vector<std::string> examples;  // absorbed words
+  };
+  std::vector<Letter> letters;
+  std::string skipped;  // why there is none
+  Share probe() const;
+  Share silent() const;
+  Share absorbed() const;
+  Json to_json() const;
+};
+AbsorptionResult first_letter_absorption(const Sae& sae, Engine& engine, const AbsorptionOptions& options,
+                                         const Control& control);
+
+// --- what a latent stands for (docs/method.md, "Explaining latents") ------------------------------------------------
+
+struct ExplainOptions {
+  int tokens = 10;
+  int contexts = 5;
+  int window = 12;
+  int neighbours = 5;
+  int draws = 999;
+  int64_t seed = 0;
+  template <typename V>
+  void describe(V& v) {
+    v("tokens", tokens, "tokens of the logit lens");
+    v("contexts", contexts, "texts in which the latent is strongest");
+    v("window", window, "tokens shown on either side of the peak");
+    v("neighbours", neighbours, "nearest latents shown");
+    v("draws", draws, "random latents and sets of words of the permutation tests");
+    v("seed", seed, "of these draws");
+  }
+};
+
+struct LatentExplanation {
+  struct Bin {  // of activations: low < a <= high
+    double low = 0, high = 0;
+    int64_t tokens = 0;
+  };
+  struct Context {  // a stretch of text and the latent's activation on each of its tokens
+    std::vector<std::string> tokens;
+    std::vector<double> activations;
+    size_t peak = 0;  // where it is strongest in its whole text
+  };
+  struct Neighbour {
+    int32_t index = 0;
+    double value = 0;
+  };
+  std::string site;
+  int32_t index = 0;
+  LogitLens lens;                            // empty where the SAE does not write into the residual stream
+  Share density;                             // of the texts' tokens, those before the texts differ left out
+  double maximum = 0;                        // activation
+  std::vector<Bin> histogram;                // ten bins from 0 to the maximum
+  std::vector<Context> contexts;             // strongest first, at most one of a text
+  std::vector<Neighbour> decoder, coactive;  // by cosine of decoder rows; by Jaccard index of the tokens they fire on
+  // Mean cosine of the decoder row with the centred embeddings of the instruction's words, against random latents of
+  // the dictionary and against random words of the vocabulary (one-sided; Phipson & Smyth). 1 without words.
+  std::vector<std::string> words;
+  double proximity = 0, p_latents = 1, p_words = 1;
+  std::string nearest_word;
+  double nearest_cosine = 0;
+  Json to_json() const;
+};
+
+struct ExplainSet {
+  std::shared_ptr<const Sae> sae;
+  std::vector<int32_t> latents;
+};
+// One pass over the documents for all sets. words: see instruction_words.
+std::vector<std::vector<LatentExplanation>> explain_latents(Engine& engine, std::span<const ExplainSet> sets,
+                                                            std::span<const std::vector<int32_t>> documents,
+                                                            std::span<const std::string> words,
+                                                            const ExplainOptions& options, const Control& control);
+
+// Prompts to look at a task's latents in: each content alone, with a wording of the instruction, with an unrelated one,
+// with another bundled task's; and ordinary text.
+std::vector<std::vector<int32_t>> explanation_documents(const Tokenizer& tokenizer, const Task& task,
+                                                        std::span<const Content> contents);
+// Words of the task's wordings that stand in no unrelated instruction and in the wordings of fewer than three other
+// bundled tasks: what is left names the instruction. Lower case but for a language's own capitals, sorted.
+std::vector<std::string> instruction_words(const Task& task);
+
 }  // namespace saif

@@ -13,8 +13,10 @@ namespace {
 
 using Vector = std::vector<double>;
 
-constexpr size_t kMemory = 10;  // pairs of steps and changes of the gradient that L-BFGS keeps
-constexpr int64_t kGrain = 64;  // rows or columns of a task
+constexpr size_t kMemory = 10;    // pairs of steps and changes of the gradient that L-BFGS keeps
+constexpr int64_t kWork = 65536;  // products of a task at least
+
+int64_t grain(int64_t other) { return std::max<int64_t>(1, kWork / std::max<int64_t>(1, other)); }
 
 double dot(const Vector& a, const Vector& b) { return std::inner_product(a.begin(), a.end(), b.begin(), 0.0); }
 
@@ -35,7 +37,7 @@ class Loss {
   // gradient [columns + 1]
   double operator()(const Vector& w, Vector& gradient) const {
     Vector slope(static_cast<size_t>(n_)), loss(static_cast<size_t>(n_));
-    parallel_for(n_, kGrain, [&](int64_t begin, int64_t end) {
+    parallel_for(n_, grain(columns_), [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) {
         const float* z = z_.row(i);
         double score = w.back();
@@ -46,7 +48,7 @@ class Loss {
         slope[r] = -weight_[r] * sign_[r] / (1.0 + std::exp(margin));
       }
     });
-    parallel_for(columns_, kGrain, [&](int64_t begin, int64_t end) {
+    parallel_for(columns_, grain(n_), [&](int64_t begin, int64_t end) {
       std::fill(gradient.begin() + begin, gradient.begin() + end, 0.0);
       for (int64_t i = 0; i < n_; ++i) {
         const float* z = z_.row(i);
@@ -87,13 +89,16 @@ class Loss {
         scale_[static_cast<size_t>(c)] += d * d / n;
       }
     }
-    for (double& s : scale_) s = s > 0 ? std::sqrt(s) : 1.0;  // a constant column says nothing and gets no weight
+    for (size_t c = 0; c < scale_.size(); ++c) {  // a constant column says nothing and gets no weight
+      constant_.push_back(scale_[c] <= 1e-12 * mean_[c] * mean_[c]);
+      scale_[c] = constant_[c] ? 1.0 : std::sqrt(scale_[c]);
+    }
     values_ = Tensor(DType::kF32, {n_, columns_});
     z_ = values_.f32();
     for (int64_t i = 0; i < n_; ++i) {
       for (int64_t c = 0; c < columns_; ++c) {
         const auto k = static_cast<size_t>(c);
-        values_.f32()(i, c) = static_cast<float>((x(i, c) - mean_[k]) / scale_[k]);
+        values_.f32()(i, c) = constant_[k] ? 0.0f : static_cast<float>((x(i, c) - mean_[k]) / scale_[k]);
       }
     }
   }
@@ -101,6 +106,7 @@ class Loss {
   int64_t n_, columns_;
   double l2_;
   Vector sign_, weight_, mean_, scale_;
+  std::vector<bool> constant_;
   Tensor values_;
   Mat<const float> z_;
 };
