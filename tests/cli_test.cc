@@ -355,6 +355,12 @@ TEST_F(StudyVerbs, FindVectorEvalSweepReport) {
   EXPECT_GE(found.at("tokens").at("naive").as_int(), found.at("tokens").at("computed").as_int());
   EXPECT_EQ(json({"inspect", path("study")}).at("kind").as_string(), "study");
 
+  const Json explained = json({"explain", path("study"), "--k", "2", "--contexts", "2", "--draws", "20"});
+  ASSERT_EQ(explained.at("latents").size(), 2U);
+  for (const char* key : {"site", "index", "sensitivity", "top", "text_density", "histogram", "contexts", "nearest",
+                          "coactive", "proximity"})
+    EXPECT_TRUE(explained.at("latents")[0].contains(key)) << key;
+
   const std::string v = path("v.safetensors");
   const Json made = json({"vector", path("study"), "--k", "3", "--layer", "1", "--out", v});
   EXPECT_EQ(made.at("latents").size(), 3U);

@@ -42,6 +42,11 @@ class Study {
     MethodResult result;  // answers left out
   };
   virtual std::vector<CellRow> cells(const std::string& task = "", const std::string& split = "") const = 0;
+
+  // What a latent stands for: LatentExplanation::to_json with the SAE's hash as "sae_sha256". Replaces the one of the
+  // same (task, SAE, latent); empty where there is none.
+  virtual void save_explanation(const std::string& task, const Json& explanation) = 0;
+  virtual Json explanation(const std::string& task, const std::string& sae_sha256, int32_t index) const = 0;
 };
 
 std::string cell_key(const Task& task, const Recipe& recipe, std::span<const Content> contents,

@@ -195,7 +195,12 @@ void add_latents(Json& out, const Study& study, const TaskCells& cells) {
       shown = static_cast<size_t>(std::clamp(recipe->k, 1, 30));
     }
     Json latents = Json::array();
-    for (size_t i = 0; i < std::min(shown, d.latents.size()); ++i) latents.push_back(d.latents[i].to_json());
+    for (size_t i = 0; i < std::min(shown, d.latents.size()); ++i) {
+      Json latent = d.latents[i].to_json();
+      const Json explained = study.explanation(cells.task, d.sae_sha256, d.latents[i].index);
+      if (!explained.is_null()) latent["explained"] = explained;
+      latents.push_back(latent);
+    }
     out.push_back(Json::object({{"task", cells.task},
                                 {"title", cells.title},
                                 {"site", d.site},

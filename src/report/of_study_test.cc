@@ -42,8 +42,18 @@ class MemoryStudy : public Study {
     }
     return out;
   }
+  void save_explanation(const std::string& /*task*/, const Json& explanation) override {
+    explanations_.push_back(explanation);
+  }
+  Json explanation(const std::string& /*task*/, const std::string& sae, int32_t index) const override {
+    for (const Json& e : explanations_) {
+      if (e.at("sae_sha256").as_string() == sae && e.at("index").as_int() == index) return e;
+    }
+    return {};
+  }
 
  private:
+  std::vector<Json> explanations_;
   std::string folder_ = "study";
   Json manifest_ = Json::object({{"model", Json::object({{"name", "Tiny"}})}});
   std::vector<Discovery> discoveries_;
@@ -144,6 +154,24 @@ TEST(ReportOfStudy, SweepPlacementAndLatents) {
   EXPECT_EQ(report.at("latents")[0].at("site").as_string(), "blocks.3.hook_resid_post");
   EXPECT_EQ(report.at("latents")[0].at("latents").size(), 5U);
   EXPECT_EQ(report.at("title").as_string(), "What makes Tiny follow an instruction");
+}
+
+TEST(ReportOfStudy, ExplanationsStandWithTheLatentOfTheSameDictionary) {
+  MemoryStudy study;
+  Discovery d;
+  d.task = kTask;
+  d.placement = "post";
+  d.site = "blocks.3.hook_resid_post";
+  d.sae_sha256 = "now";
+  d.latents.resize(2);
+  d.latents[1].index = 9;
+  study.save_discovery(d);
+  study.save_explanation(kTask, Json::object({{"sae_sha256", "now"}, {"index", 9}, {"maximum", 3}}));
+  study.save_explanation(kTask, Json::object({{"sae_sha256", "before"}, {"index", 0}}));
+  const Json report = report_of_study(study);
+  const Json& latents = report.at("latents")[0].at("latents");
+  EXPECT_FALSE(latents[0].contains("explained"));
+  EXPECT_EQ(latents[1].at("explained").at("maximum").as_int(), 3);
 }
 
 TEST(ReportOfStudy, AStudyThatOnlySearchedForLatentsShowsThoseOfEverySite) {

@@ -121,6 +121,7 @@ void latents_section(Html& page, const Json& report) {
                 {"flags", true}});
     for (const Json& latent : list(task, "latents")) latent_row(page, latent);
     close_table(page);
+    for (const Json& latent : list(task, "latents")) latent_page(page, latent);
     page.close().line();
   }
   page.close().line();

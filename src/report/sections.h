@@ -18,6 +18,9 @@ void latents_section(Html& page, const Json& report);
 void training_section(Html& page, const Json& report);
 void manifest_section(Html& page, const Json& report);
 
+// What a latent stands for, folded up; nothing where the latent has no "explained".
+void latent_page(Html& page, const Json& latent);
+
 // The sentence that says who wins a task and whether that is beyond chance.
 std::string verdict_on(const Json& task);
 

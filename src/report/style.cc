@@ -113,6 +113,28 @@ code,.token{font-family:ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;fon
 .token{display:inline-block;background:var(--band);border-radius:4px;padding:0 .3em;margin:.08rem .25rem .08rem 0;
 white-space:pre;unicode-bidi:isolate}
 .flag{color:var(--bad);font-size:.86em}
+details.latent{margin:.4rem 0;padding:0 1rem}
+details.latent>summary{margin:.5rem 0;font-weight:400;font-size:.92rem;line-height:1.6}
+details.latent>summary b{margin-right:.5rem}
+details.latent h4{margin:.9rem 0 .3rem;font-size:.84rem;color:var(--soft)}
+.columns{display:grid;grid-template-columns:minmax(0,3fr) minmax(0,2fr);gap:0 1.6rem;padding-bottom:.9rem}
+.contexts{list-style:none;margin:0;padding:0}
+.contexts li{display:grid;grid-template-columns:3.2rem minmax(0,1fr);gap:.6rem;padding:.35rem 0;font-size:.9rem;
+border-top:1px solid var(--rule)}
+.contexts li:first-child{border-top:0}
+.contexts .value{color:var(--soft);text-align:right;font-variant-numeric:tabular-nums}
+.contexts p{margin:0;white-space:pre-wrap;overflow-wrap:anywhere;unicode-bidi:isolate}
+.contexts span,.contexts mark{border-radius:3px;color:inherit;background:none}
+.contexts .a1{background:color-mix(in srgb,var(--saif) 14%,transparent)}
+.contexts .a2{background:color-mix(in srgb,var(--saif) 24%,transparent)}
+.contexts .a3{background:color-mix(in srgb,var(--saif) 34%,transparent)}
+.contexts .a4{background:color-mix(in srgb,var(--saif) 44%,transparent)}
+.contexts mark{font-weight:700;box-shadow:inset 0 -2px 0 var(--saif)}
+dl.facts{display:grid;grid-template-columns:auto minmax(0,1fr);gap:.2rem .9rem;margin:.3rem 0;font-size:.86rem;
+font-variant-numeric:tabular-nums}
+dl.facts dt{color:var(--soft)}
+dl.facts dd{margin:0}
+.bar{fill:var(--prompt)}
 .claim{display:grid;grid-template-columns:8rem 1fr;gap:.2rem 1rem;padding:.8rem 1rem}
 .claims{margin:1rem 0;padding:0}
 .claim+.claim{border-top:1px solid var(--rule)}
@@ -127,7 +149,7 @@ main,header,footer{padding-left:.9rem;padding-right:.9rem}
 .plot.wide{display:none}.plot.narrow{display:block}
 figure.card{padding:.6rem .3rem}
 .tiles{grid-template-columns:1fr 1fr}
-ul.verdicts li,.claim{grid-template-columns:1fr}
+ul.verdicts li,.claim,.columns{grid-template-columns:minmax(0,1fr)}
 th,td{padding-left:.55rem;padding-right:.55rem}
 }
 @media print{

@@ -128,6 +128,9 @@ class SqliteStudy : public Study {
       execute(
           "CREATE TABLE IF NOT EXISTS answers(cell TEXT REFERENCES cells(key), number INTEGER, body TEXT,"
           " PRIMARY KEY(cell, number))");
+      execute(
+          "CREATE TABLE IF NOT EXISTS explanations(task TEXT, sae TEXT, latent TEXT, body TEXT,"
+          " PRIMARY KEY(task, sae, latent))");
       execute(("PRAGMA user_version=" + std::to_string(kSchema)).c_str());
     } catch (...) {
       close();
@@ -217,6 +220,22 @@ class SqliteStudy : public Study {
                      result_from(parse_json(query.text(3)).value(), parse_json(query.text(4)).value())});
     }
     return out;
+  }
+
+  void save_explanation(const std::string& task, const Json& explanation) override {
+    Statement(db_, file_, "INSERT OR REPLACE INTO explanations(task, sae, latent, body) VALUES(?,?,?,?)")
+        .bind(task)
+        .bind(explanation.at("sae_sha256").as_string())
+        .bind(std::to_string(explanation.at("index").as_int()))
+        .bind(explanation.dump())
+        .step();
+  }
+  Json explanation(const std::string& task, const std::string& sae_sha256, int32_t index) const override {
+    // A study of an earlier version that was only read since has no such table.
+    if (!Statement(db_, file_, "SELECT 1 FROM sqlite_master WHERE name = 'explanations'").step()) return {};
+    Statement query(db_, file_, "SELECT body FROM explanations WHERE task = ? AND sae = ? AND latent = ?");
+    query.bind(task).bind(sae_sha256).bind(std::to_string(index));
+    return query.step() ? parse_json(query.text(0)).value() : Json();
   }
 
  private:

@@ -49,6 +49,23 @@ class StoreTest : public testing::Test {
   std::string folder_;
 };
 
+TEST_F(StoreTest, ExplanationsSurviveClosing) {
+  const auto explanation = [](const char* sae, int index, const char* token) {
+    return Json::object({{"sae_sha256", sae}, {"index", index}, {"token", token}});
+  };
+  {
+    const auto study = Study::open(folder_, Study::Mode::kCreateOrOpen);
+    study->save_explanation("french", explanation("s1", 7, "old"));
+    study->save_explanation("french", explanation("s1", 7, "été"));
+    study->save_explanation("french", explanation("s2", 7, "other"));
+  }
+  const auto study = Study::open(folder_, Study::Mode::kReadOnly);
+  EXPECT_EQ(study->explanation("french", "s1", 7).at("token").as_string(), "été");
+  EXPECT_EQ(study->explanation("french", "s2", 7).at("token").as_string(), "other");
+  EXPECT_TRUE(study->explanation("french", "s1", 8).is_null());
+  EXPECT_TRUE(study->explanation("german", "s1", 7).is_null());
+}
+
 TEST_F(StoreTest, CellsSurviveClosing) {
   {
     const auto study = Study::open(folder_, Study::Mode::kCreateOrOpen);
