@@ -95,7 +95,7 @@ void probe_and_absorb(const Context& context, const EvalArguments& o, const Sae&
 
 void evaluate_verb(const Context& context, const EvalArguments& o) {
   const auto sae = Sae::load(o.sae);
-  const Loaded loaded = load_engine(o.corpus.model, o.corpus.dtype);
+  const Loaded loaded = load_engine(o.corpus.model, {.dtype = o.corpus.dtype});
   if (!o.no_probe) (void)load_labelled_texts(o.probe_file);  // what is wrong with it is said before the work
   const auto documents = read_documents(o.corpus, *loaded.tokenizer, o.context);
   SaeBreakdown breakdown;

@@ -19,6 +19,7 @@ constexpr size_t kMinLetters = 5;
 constexpr size_t kMinWordLetters = 4;
 constexpr size_t kMainLatents = 5;   // of a letter, at most
 constexpr size_t kCandidates = 200;  // among which they are chosen
+constexpr int64_t kSplitWords = 3;   // of the letter on which a further one fires, at least: below, it stands for words
 constexpr size_t kExamples = 5;
 // Names the task, so that the model has a reason to know the letter.
 constexpr const char* kPrefix =
@@ -70,6 +71,7 @@ std::vector<int32_t> main_latents(const Firing& firing, const LetterWords& words
                                   Detector& detector) {
   detector.fires.assign(words.words.size(), 0);
   std::vector<std::pair<int64_t, int32_t>> order;  // false alarms less hits
+  std::map<int32_t, int64_t> hits_of;
   for (const auto& [latent, rows] : firing) {
     int64_t balance = 0, hits = 0;
     for (const size_t r : rows) {
@@ -78,6 +80,7 @@ std::vector<int32_t> main_latents(const Firing& firing, const LetterWords& words
       hits += words.letter[r] == letter;
     }
     if (hits > 0) order.emplace_back(balance, latent);
+    hits_of[latent] = hits;
   }
   std::sort(order.begin(), order.end());
   order.resize(std::min(order.size(), kCandidates));
@@ -86,6 +89,7 @@ std::vector<int32_t> main_latents(const Firing& firing, const LetterWords& words
     Detector best;
     int32_t chosen = -1;
     for (const auto& [balance, latent] : order) {
+      if (!out.empty() && hits_of.at(latent) < kSplitWords) continue;
       Detector next = with(detector, firing.at(latent), words, letter);
       if (chosen < 0 || next.f1 > best.f1) {
         best = std::move(next);
