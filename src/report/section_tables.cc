@@ -50,7 +50,8 @@ void token_list(Html& page, const Json& latent, std::string_view key) {
 void latent_row(Html& page, const Json& latent) {
   const auto cell = [&](const std::string& value) { page.element("td", value); };
   page.open("tr").element("th", short_number(number(latent, "index")), {{"scope", "row"}});
-  token_list(page, latent, "top");
+  const Json* explained = latent.find("explained");  // which knows the tokens of every latent
+  token_list(page, list(latent, "top").empty() && explained ? *explained : latent, "top");
   const auto sensitivity = number(latent, "sensitivity");
   cell(sensitivity ? share_text(*sensitivity, interval(latent, "ci")) : std::string(kAbsent));
   cell(fixed(number(latent, "specificity"), 2));

@@ -101,8 +101,8 @@ std::pair<Part, Part> parts_of(const ProbeData& data, int label, uint64_t seed) 
       (data.label[i] == label ? with : without).push_back(i);
     }
   }
-  shuffle(with, seed, static_cast<uint64_t>(2 * label));
-  shuffle(without, seed, static_cast<uint64_t>(2 * label + 1));
+  shuffle(with, seed, 2 * static_cast<uint64_t>(label));
+  shuffle(without, seed, 2 * static_cast<uint64_t>(label) + 1);
   const size_t n = std::min(with.size(), without.size());
   for (size_t i = 0; i < n; ++i) {
     test.add(with[i], true);
