@@ -211,10 +211,11 @@ class CanonicalSae final : public Sae {
 
   std::vector<Selected> selected(Mat<const float> in) const {
     Selector selector(source_, decoder_norms_, in.rows());
-    Tensor memory(DType::kF32, {in.rows() * std::min(selector.tile(), source_.config.d_sae)});
+    const int64_t most = kChunkRows * std::min(selector.tile(), source_.config.d_sae);
+    if (pre_.elements() < most) pre_ = Tensor(DType::kF32, {most});
     for (int64_t first = 0; first < source_.config.d_sae; first += selector.tile()) {
       const int64_t n = std::min(selector.tile(), source_.config.d_sae - first);
-      const Mat<float> h(memory.as<float>(), in.rows(), n);
+      const Mat<float> h(pre_.as<float>(), in.rows(), n);
       pre_activations(in, first, h);
       selector.add(h, first);
     }
@@ -298,6 +299,7 @@ class CanonicalSae final : public Sae {
   mutable std::unique_ptr<Backend> backend_;
   mutable Tensor encoder_, glu_;  // [d_sae, d_in] in the file's type
   mutable std::vector<float> decoder_norms_;
+  mutable Tensor pre_;  // pre-activations of one piece: fresh pages for each call would cost as much as choosing
   mutable bool encoder_checked_ = false, decoder_checked_ = false;
   mutable std::string sha256_;
 };

@@ -111,23 +111,20 @@ Selector::Selector(const SaeSource& source, const std::vector<float>& decoder_no
   for (Candidates& row : candidates_) row.least = least;
 }
 
-// active(j, h, value) says whether latent j fires; it may change the value.
-template <typename Active>
-void Selector::add_where(Mat<const float> h, int64_t first, const Active& active) {
+// counts(j, h) says whether latent j fires (without branches, so that it can be asked for many at once), with value(j,
+// h).
+template <typename Counts, typename Value>
+void Selector::add_where(Mat<const float> h, int64_t first, const Counts& counts, const Value& value) {
   parallel_for(h.rows(), 8, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const float* row = h.row(r);
       Selected& out = rows_[static_cast<size_t>(r)];
-      const auto counts = [&](int64_t c) {
-        float value = row[c];
-        return active(static_cast<size_t>(first + c), value);
-      };
-      visit_where(h.cols(), counts, [&](int64_t c) {
-        float value = row[c];
-        active(static_cast<size_t>(first + c), value);
-        out.indices.push_back(static_cast<int32_t>(first + c));
-        out.values.push_back(value);
-      });
+      visit_where(
+          h.cols(), [&](int64_t c) { return counts(static_cast<size_t>(first + c), row[c]); },
+          [&](int64_t c) {
+            out.indices.push_back(static_cast<int32_t>(first + c));
+            out.values.push_back(value(static_cast<size_t>(first + c), row[c]));
+          });
     }
   });
 }
@@ -190,6 +187,7 @@ void Selector::add_group_maxima(Mat<const float> h, int64_t first) {
 }
 
 void Selector::add(Mat<const float> h, int64_t first) {
+  const auto as_it_is = [](size_t, float v) { return v; };
   switch (source_.config.kind) {
     case SaeKind::kTopK:
       // A zero decoder row ranks lowest and, its product being 0, is dropped.
@@ -201,16 +199,21 @@ void Selector::add(Mat<const float> h, int64_t first) {
       return add_ranked(h, first, [](size_t, float v) { return std::abs(v); });
     case SaeKind::kGroupMax:
       return add_group_maxima(h, first);
-    case SaeKind::kGated:
-      return add_where(h, first, [&](size_t j, float& value) {
-        const bool open = value + source_.gate_bias[j] > 0.0f;
-        value = value * source_.magnitude_scale[j] + source_.magnitude_bias[j];
-        return open && value > 0.0f;
-      });
-    case SaeKind::kJumpRelu:  // strictly above
-      return add_where(h, first, [&](size_t j, float& v) { return v > 0.0f && v > source_.threshold[j]; });
+    case SaeKind::kGated: {
+      const float *gate = source_.gate_bias.data(), *scale = source_.magnitude_scale.data();
+      const float* bias = source_.magnitude_bias.data();
+      const auto value = [=](size_t j, float v) { return v * scale[j] + bias[j]; };
+      return add_where(
+          h, first, [=](size_t j, float v) { return (v + gate[j] > 0.0f) & (value(j, v) > 0.0f); }, value);
+    }
+    case SaeKind::kJumpRelu: {  // strictly above
+      const float* threshold = source_.threshold.data();
+      return add_where(
+          h, first, [=](size_t j, float v) { return (v > 0.0f) & (v > threshold[j]); }, as_it_is);
+    }
     default:
-      return add_where(h, first, [](size_t, float& value) { return value > 0.0f; });
+      return add_where(
+          h, first, [](size_t, float v) { return v > 0.0f; }, as_it_is);
   }
 }
 

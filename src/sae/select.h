@@ -32,8 +32,8 @@ class Selector {
     std::vector<float> ranks;
     float least = 0;  // of the k largest so far: only what is larger can still be among them
   };
-  template <typename Active>
-  void add_where(Mat<const float> h, int64_t first, const Active& active);
+  template <typename Counts, typename Value>
+  void add_where(Mat<const float> h, int64_t first, const Counts& counts, const Value& value);
   template <typename Rank>
   void add_ranked(Mat<const float> h, int64_t first, const Rank& rank);
   void add_group_maxima(Mat<const float> h, int64_t first);
