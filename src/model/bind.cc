@@ -62,18 +62,6 @@ std::optional<DType> plain_dtype(GgmlType type) {
   }
 }
 
-// For each head, row 2i + p goes to p * d_head / 2 + i: back from the order of neighbouring pairs to that of halves.
-void undo_paired_rows(const char* from, char* to, int64_t rows, int64_t d_head, size_t row_bytes) {
-  parallel_for(rows / d_head, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t head = begin; head < end; ++head) {
-      for (int64_t i = 0; i < d_head; ++i) {
-        const int64_t target = head * d_head + (i % 2) * (d_head / 2) + i / 2;
-        std::memcpy(to + target * row_bytes, from + (head * d_head + i) * row_bytes, row_bytes);
-      }
-    }
-  });
-}
-
 int64_t source_row(const RowSelection& rows, int64_t r) {
   return rows.first + (rows.block > 0 ? r / rows.block * rows.stride + r % rows.block : r);
 }
@@ -149,6 +137,7 @@ class Binder {
       bind_bias(tensor, slot, rows);
     } else {
       view_of(slot) = matrix(tensor, slot, rows, cols);
+      if (slot.paired_rows) linear_of(slot).paired = true;
     }
   }
 
@@ -170,12 +159,7 @@ class Binder {
     for (int64_t r = 0; r < rows.size; ++r) {
       bias[static_cast<size_t>(r)] = all[static_cast<size_t>(source_row(slot.rows, r))];
     }
-    std::vector<float>& to = slot.role == TensorRole::kUnembedding ? weights_.unembedding_bias : linear_of(slot).bias;
-    to = bias;
-    if (slot.paired_rows) {
-      undo_paired_rows(reinterpret_cast<const char*>(bias.data()), reinterpret_cast<char*>(to.data()), rows.size,
-                       plan_.arch.d_head, sizeof(float));
-    }
+    (slot.role == TensorRole::kUnembedding ? weights_.unembedding_bias : linear_of(slot).bias) = std::move(bias);
   }
 
   void check_shape(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& rows, const Dimension& cols) {
@@ -217,13 +201,9 @@ class Binder {
     };
     ++conversions_[std::string(name_of(tensor.type)) + " used as it lies"];
     view.data = at(0);
-    if (slot.rows.block == 0 && !slot.paired_rows) return view;
+    if (slot.rows.block == 0) return view;
     Tensor selected(DType::kI8, {rows.size, view.row_bytes()});
     for (int64_t r = 0; r < rows.size; ++r) std::memcpy(selected.as<char>() + r * row_bytes, at(r), row_bytes);
-    if (slot.paired_rows) {
-      const Tensor paired = std::exchange(selected, Tensor(DType::kI8, {rows.size, view.row_bytes()}));
-      undo_paired_rows(paired.as<const char>(), selected.as<char>(), rows.size, plan_.arch.d_head, row_bytes);
-    }
     weights_.copies.push_back(std::move(selected));
     view.data = weights_.copies.back().data();
     return view;
@@ -269,24 +249,13 @@ class Binder {
     }
     const size_t row_bytes = static_cast<size_t>(cols.size) * size_of(dtype);
     const auto at = [&](int64_t r) { return static_cast<const char*>(from) + source_row(slot.rows, r) * row_bytes; };
-    const bool in_place = whole.empty() && slot.rows.block == 0 && !slot.paired_rows;
+    const bool in_place = whole.empty() && slot.rows.block == 0;
     if (in_place) return {at(0), dtype, rows.size, cols.size};
 
-    Tensor out;
-    if (slot.rows.all()) {
-      if (whole.empty()) {
-        out = Tensor(dtype, {rows.size, cols.size});
-        std::memcpy(out.data(), from, out.bytes());
-      } else {
-        out = std::move(whole);
-      }
-    } else {
-      out = Tensor(dtype, {rows.size, cols.size});
+    Tensor out = std::move(whole);
+    if (!slot.rows.all()) {
+      const Tensor all = std::exchange(out, Tensor(dtype, {rows.size, cols.size}));
       for (int64_t r = 0; r < rows.size; ++r) std::memcpy(out.as<char>() + r * row_bytes, at(r), row_bytes);
-    }
-    if (slot.paired_rows) {
-      const Tensor paired = std::exchange(out, Tensor(dtype, {rows.size, cols.size}));
-      undo_paired_rows(paired.as<const char>(), out.as<char>(), rows.size, plan_.arch.d_head, row_bytes);
     }
     weights_.copies.push_back(std::move(out));
     return {weights_.copies.back().data(), dtype, rows.size, cols.size};

@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "base/check.h"
+#include "base/parallel.h"
 #include "model/forward_impl.h"
 
 namespace saif {
@@ -85,13 +86,16 @@ Mat<float> Forward::Impl::block(int layer, Mat<float> x) {
   const Mat<float> k = k_.take(rows, d_keys), v = v_.take(rows, d_keys);
   if (queries_later) {
     linear(h, {part(w.k, k), part(w.v, v)});
-  } else if (norm_on_the_way) {
-    norm_linear(x, w.ln1, {part(w.q, q), part(w.k, k), part(w.v, v)});
-    show(tap_q, q);
   } else {
-    linear(h, {part(w.q, q), part(w.k, k), part(w.v, v)});
+    if (norm_on_the_way) {
+      norm_linear(x, w.ln1, {part(w.q, q), part(w.k, k), part(w.v, v)});
+    } else {
+      linear(h, {part(w.q, q), part(w.k, k), part(w.v, v)});
+    }
+    pairs_to_halves(w.q, q);
     show(tap_q, q);
   }
+  pairs_to_halves(w.k, k);
   show(ask(SiteKind::kK, layer), k);
   show(ask(SiteKind::kV, layer), v);
   norm_heads(w.k_norm, k);
@@ -106,6 +110,7 @@ Mat<float> Forward::Impl::block(int layer, Mat<float> x) {
     if (queries_later) {
       q = q_.take(x.rows(), d_queries);
       linear(h, {part(w.q, q)});
+      pairs_to_halves(w.q, q);
     } else {
       const Mat<float> kept = q_.take(x.rows(), d_queries);
       std::copy_n(q.data(), q.rows() * q.cols(), kept.data());
@@ -308,6 +313,27 @@ void Forward::Impl::rotate(int layer, Mat<float> x) {
   if (arch.layers[static_cast<size_t>(layer)].rope.rotary_dim == 0) return;
   RopeCache& cache = rope_caches_[rope_of_layer_[static_cast<size_t>(layer)]];
   backend->rope(x, arch.d_head, rope_rows_, cache.table(max_keys_));
+}
+
+// Of each head, value 2 i + p goes to p * d_head / 2 + i. Moving the product's few columns costs less than a copy of
+// the matrix with its rows moved, and two processes go on sharing its pages.
+void Forward::Impl::pairs_to_halves(const LinearWeights& w, Mat<float> x) {
+  if (!w.paired) return;
+  const int64_t half = arch.d_head / 2;
+  const Mat<float> pairs = pairs_.take(x.rows(), x.cols());
+  parallel_for(x.rows(), 16, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      std::copy_n(x.row(r), x.cols(), pairs.row(r));
+      for (int64_t head = 0; head < x.cols(); head += arch.d_head) {
+        const float* from = pairs.row(r) + head;
+        float *first = x.row(r) + head, *second = first + half;
+        for (int64_t i = 0; i < half; ++i) {
+          first[i] = from[2 * i];
+          second[i] = from[2 * i + 1];
+        }
+      }
+    }
+  });
 }
 
 void Forward::Impl::linear(Mat<const float> x, std::initializer_list<LinearPart> parts) {

@@ -68,6 +68,7 @@ struct Forward::Impl {
   Mat<float> norm(Mat<const float> x, const NormWeights& w, Mat<float> y);
   void norm_heads(const NormWeights& w, Mat<float> x);
   void rotate(int layer, Mat<float> x);
+  void pairs_to_halves(const LinearWeights& w, Mat<float> x);
   void linear(Mat<const float> x, std::initializer_list<LinearPart> parts);
   // linear() of the normed rows, which nobody looks at.
   void norm_linear(Mat<const float> x, const NormWeights& w, std::initializer_list<LinearPart> parts);
@@ -109,8 +110,8 @@ struct Forward::Impl {
   std::vector<AttentionRun> attention_runs_;
   std::vector<KvRun> kv_runs_;
   std::vector<std::vector<std::pair<int64_t, float>>> chosen_;  // of each expert: rows and weights
-  Buffer residual_, kept_residual_, normed_, kept_normed_, beside_, q_, k_, v_, z_, gate_, up_, out_, router_, routed_,
-      answered_, logits_, pattern_, padded_, applied_;
+  Buffer residual_, kept_residual_, normed_, kept_normed_, beside_, q_, k_, v_, pairs_, z_, gate_, up_, out_, router_,
+      routed_, answered_, logits_, pattern_, padded_, applied_;
 };
 
 }  // namespace saif

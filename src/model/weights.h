@@ -12,6 +12,9 @@ namespace saif {
 struct LinearWeights {
   WeightView w;
   std::vector<float> bias;  // [out], or empty
+  // Of a query or key matrix used where it lies: each head's rows stand as neighbouring pairs, not as halves, so the
+  // columns of the product have to be put back.
+  bool paired = false;
   const float* bias_data() const { return bias.empty() ? nullptr : bias.data(); }
 };
 

@@ -47,7 +47,7 @@ struct TensorSlot {
   int layer = -1;
   std::string name;   // in the checkpoint
   bool bias = false;  // the bias of the role's matrix or norm
-  // The rows of each head are stored as pairs (0, d/2), (1, d/2 + 1), ...: undone when bound.
+  // The rows of each head are stored as pairs (0, d/2), (1, d/2 + 1), ...: the forward pass puts the product back.
   bool paired_rows = false;
   bool transposed = false;  // stored [in, out]; the selected rows are then columns
   RowSelection rows = {};
