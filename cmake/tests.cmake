@@ -18,7 +18,7 @@ function(saif_test_executable name)
   target_include_directories(${name} PRIVATE "${CMAKE_SOURCE_DIR}/tests")
   target_compile_definitions(${name} PRIVATE "SAIF_SHARED_DIR=\"${SAIF_SHARED}\"" "SAIF_SOURCE_DIR=\"${CMAKE_SOURCE_DIR}\""
                              "SAIF_BINARY_DIR=\"${CMAKE_BINARY_DIR}\"")
-  gtest_discover_tests(${name} TEST_PREFIX "${_prefix}" DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT ${T_TIMEOUT})
+  gtest_discover_tests(${name} TEST_PREFIX "${_prefix}" NO_PRETTY_VALUES DISCOVERY_TIMEOUT 120 PROPERTIES TIMEOUT ${T_TIMEOUT})
 endfunction()
 
 foreach(room IN LISTS SAIF_ROOMS)

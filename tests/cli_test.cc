@@ -139,6 +139,7 @@ TEST_F(Output, RunTakesIdsOfAFile) {
   const Json generic = json({"run", model_, "-p", "one", "--max-tokens", "5", "--isa", "generic", "--kv", "bf16"});
   EXPECT_EQ(generic.at("ids").size(), 5U);
   bad({"run", model_, "-p", "one", "--kv", "f16"}, 1, {"f16", "f32 or bf16"});
+  bad({"run", model_, "-p", "one", "--weights", "disk"}, 1, {"disk", "mapped or resident"});
   bad({"run", model_, "-p", "one", "--isa", "avx3"}, 1, {"avx3", "avx512bf16"});
 }
 

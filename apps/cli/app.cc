@@ -95,6 +95,10 @@ void add_dtype_flag(CLI::App* verb, std::string& dtype) {
 }
 
 void add_load_flags(CLI::App* verb, LoadOptions& options) {
+  verb->add_option("--weights", options.weights,
+                   "mapped (used where they lie in the file, shared by processes) or resident (copied into huge pages: "
+                   "slower to load, faster to decode few rows)")
+      ->capture_default_str();
   add_dtype_flag(verb, options.dtype);
   verb->add_option(
           "--quantised", options.quantised,

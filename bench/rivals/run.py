@@ -36,7 +36,7 @@ TOKENIZER = Path.home() / ".cache/saif/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHAPES = {"135m": 0.135e9, "1b": 1.24e9, "2.6b": 2.61e9}  # parameters
 TYPES = ("bf16", "q8_0", "q4_k_m")
 PREFILL, DECODE = (64, 512, 2048), (1, 8, 32, 128)
-PROGRAMS = ("saif", "saif int8", "llama.cpp", "transformers")
+PROGRAMS = ("saif", "saif tuned", "llama.cpp", "transformers")
 SWEEP = {"contents": 10, "settings": 60, "prompt_tokens": 48, "new_tokens": 32}
 THREADS = os.cpu_count()
 
@@ -151,7 +151,7 @@ run = Ended
 
 
 class Saif:
-    quantised = "auto"
+    flags = []
 
     def __init__(self, shape, kind, _):
         self.file, self.roofs = model_file(shape, kind), DIR / "roofs.json"
@@ -160,7 +160,7 @@ class Saif:
     def bench(self, rows, *flags, seconds=None):
         return run([SAIF, "bench", "--quiet", "--json", "--typical", "--threads", THREADS, "--model", self.file,
                     "--roofs", self.roofs, "--seconds", seconds or self.seconds, "--only", ",".join(rows),
-                    "--quantised", self.quantised, *flags])
+                    *self.flags, *flags])
 
     def measure(self, rows):
         """{row: value} and {row: roof}"""
@@ -186,9 +186,12 @@ class Saif:
         pass
 
 
-class SaifInt8(Saif):
-    """Activations rounded to 8 bits, as llama.cpp has them."""
-    quantised = "int8"
+class SaifTuned(Saif):
+    """Weights in huge pages, keys and values in bfloat16, and activations rounded to 8 bits, as llama.cpp has them."""
+
+    def __init__(self, shape, kind, notes):
+        super().__init__(shape, kind, notes)
+        self.flags = ["--weights", "resident", "--kv", "bf16"] + (["--quantised", "int8"] if kind != "bf16" else [])
 
     def measure(self, rows):
         return super().measure(rows)[0], {}
@@ -319,7 +322,7 @@ class Transformers:
             self.process = None
 
 
-MAKERS = {"saif": Saif, "saif int8": SaifInt8, "llama.cpp": Llama, "transformers": Transformers}
+MAKERS = {"saif": Saif, "saif tuned": SaifTuned, "llama.cpp": Llama, "transformers": Transformers}
 
 
 # --- the run ----------------------------------------------------------------------------------------------------------
@@ -332,9 +335,9 @@ def measure_roofs():
 
 
 def rows_of(program, kind, rows):
-    if program == "transformers" and kind != "bf16" or program == "saif int8" and kind == "bf16":
+    if program == "transformers" and kind != "bf16":
         return []
-    if program == "saif int8":
+    if program == "saif tuned":
         return [r for r in rows if r.startswith(("prefill", "decode"))]
     return [r for r in rows if not (program == "llama.cpp" and r == "discovery")]
 
@@ -343,7 +346,7 @@ def measure_unit(shape, kind, rows, args, results):
     """All programs in turn, as often as there are rounds; what was measured replaces what the results hold."""
     notes = results.setdefault("notes", {}).setdefault(f"{shape} {kind}", {})
     programs = {name: MAKERS[name](shape, kind, notes) for name in args.programs if rows_of(name, kind, rows)}
-    needs_roofs = "saif" in programs or "saif int8" in programs
+    needs_roofs = "saif" in programs or "saif tuned" in programs
     fresh = {}
     try:
         for number in range(args.rounds):

@@ -150,6 +150,10 @@ MappedFile::~MappedFile() {
   if (data_) ::munmap(data_, size_);
 }
 
+void MappedFile::forget_pages() const {
+  if (data_) ::madvise(data_, size_, MADV_DONTNEED);
+}
+
 std::string cache_directory() {
   if (const char* own = std::getenv("SAIF_CACHE"); own && *own) return own;
   if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg) return std::string(xdg) + "/saif";

@@ -44,6 +44,8 @@ class MappedFile {
   MappedFile& operator=(const MappedFile&) = delete;
   std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_), size_}; }
   const std::string& path() const { return path_; }
+  // The pages no longer count as this process's memory; whoever touches them next finds them in the system's cache.
+  void forget_pages() const;
 
  private:
   MappedFile() = default;

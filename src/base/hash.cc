@@ -1,10 +1,16 @@
 #include "base/hash.h"
 
+#include <sys/stat.h>
+
 #include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
+#include <filesystem>
 #include <vector>
+
+#include "base/file.h"
+#include "saif/error.h"
 
 namespace saif {
 namespace {
@@ -71,6 +77,28 @@ std::string sha256_hex(std::span<const std::byte> bytes) {
 
 std::string sha256_hex(std::string_view text) {
   return sha256_hex(std::as_bytes(std::span<const char>(text.data(), text.size())));
+}
+
+std::string file_sha256(const std::string& path) {
+  struct stat info {};
+  if (stat(path.c_str(), &info) != 0) throw Error(Errc::kIo, path + ": cannot be examined");
+  const std::string absolute = std::filesystem::absolute(path).lexically_normal().string();
+  const std::string key = absolute + "|" + std::to_string(info.st_size) + "|" + std::to_string(info.st_mtim.tv_sec) +
+                          "." + std::to_string(info.st_mtim.tv_nsec);
+  const std::string folder = cache_directory() + "/sha256", remembered = folder + "/" + sha256_hex(key);
+  constexpr size_t kHexDigits = 64;
+  if (file_exists(remembered)) {
+    std::string hash = read_file(remembered);
+    if (hash.size() == kHexDigits) return hash;
+  }
+  std::string hash = sha256_hex(MappedFile::open(path)->bytes());
+  try {
+    make_directories(folder);
+    write_file_atomically(remembered, hash);
+  } catch (const Error&) {  // a cache that cannot be written costs time only
+    return hash;
+  }
+  return hash;
 }
 
 }  // namespace saif

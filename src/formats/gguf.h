@@ -128,6 +128,7 @@ class GgufFile {
   const GgufView* operator->() const { return view_.get(); }
   const GgufView& view() const { return *view_; }
   const std::string& path() const { return file_->path(); }
+  void forget_pages() const { file_->forget_pages(); }
 
  private:
   std::shared_ptr<const MappedFile> file_;

@@ -204,6 +204,7 @@ SafetensorsFile SafetensorsFile::open(const std::string& path) {
 }
 
 const std::string& SafetensorsFile::path() const { return state_->file->path(); }
+void SafetensorsFile::forget_pages() const { state_->file->forget_pages(); }
 const std::vector<std::string>& SafetensorsFile::names() const { return state_->names; }
 const SafetensorsMetadata& SafetensorsFile::metadata() const { return state_->metadata; }
 

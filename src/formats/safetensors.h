@@ -44,6 +44,7 @@ class SafetensorsFile {
   const TensorView* find(std::string_view name) const;  // nullptr when absent
   const TensorView& at(std::string_view name) const;    // throws kNotFound, naming file and tensor
   const SafetensorsMetadata& metadata() const;
+  void forget_pages() const;  // MappedFile's
 
  private:
   struct State;

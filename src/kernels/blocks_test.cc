@@ -8,6 +8,7 @@
 
 #include "kernels/backend.h"
 #include "support/kernel_matrices.h"
+#include "support/param_name.h"
 
 namespace saif {
 namespace {
@@ -253,7 +254,7 @@ TEST_P(Blocks, Int8SpreadsInfinityAndTakesZeros) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, Blocks, ::testing::ValuesIn(supported_isas()));
+INSTANTIATE_TEST_SUITE_P(Isas, Blocks, ::testing::ValuesIn(supported_isas()), test::param_name<std::string>);
 
 TEST(BlocksReference, LinearHasTheBitsOfTheDequantisedMatrix) {
   const auto ref = make_ref_backend();

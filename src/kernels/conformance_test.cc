@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "kernels/backend.h"
 #include "support/kernel_matrices.h"
+#include "support/param_name.h"
 
 namespace saif {
 namespace {
@@ -103,7 +104,7 @@ TEST_P(Linear, RefusesWrongShapes) {
   EXPECT_THROW(cpu->linear(x.mat(), {&type, 1}, Compute::kF32), Error);
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, Linear, ::testing::ValuesIn(supported_isas()));
+INSTANTIATE_TEST_SUITE_P(Isas, Linear, ::testing::ValuesIn(supported_isas()), test::param_name<std::string>);
 
 TEST(CpuBackend, RefusesUnknownInstructionSet) { EXPECT_THROW(make_cpu_backend("sse9"), Error); }
 

@@ -7,6 +7,7 @@
 
 #include "kernels/backend.h"
 #include "support/kernel_matrices.h"
+#include "support/param_name.h"
 
 namespace saif {
 namespace {
@@ -294,7 +295,7 @@ TEST_P(Operations, Sparse) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Isas, Operations, ::testing::ValuesIn(supported_isas()));
+INSTANTIATE_TEST_SUITE_P(Isas, Operations, ::testing::ValuesIn(supported_isas()), test::param_name<std::string>);
 
 }  // namespace
 }  // namespace saif

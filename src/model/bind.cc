@@ -75,6 +75,13 @@ void transpose(const T* from, T* to, int64_t rows, int64_t cols) {  // from [row
   });
 }
 
+void copy_bytes(const void* from, void* to, size_t bytes) {
+  parallel_for(static_cast<int64_t>(bytes), 1 << 22, [&](int64_t begin, int64_t end) {
+    std::memcpy(static_cast<std::byte*>(to) + begin, static_cast<const std::byte*>(from) + begin,
+                static_cast<size_t>(end - begin));
+  });
+}
+
 class Binder {
  public:
   Binder(const ModelPlan& plan, const TensorSource& source, const BindOptions& options)
@@ -138,6 +145,7 @@ class Binder {
     } else {
       view_of(slot) = matrix(tensor, slot, rows, cols);
       if (slot.paired_rows) linear_of(slot).paired = true;
+      if (options_.resident) source_.forget_pages();
     }
   }
 
@@ -172,40 +180,48 @@ class Binder {
                                      std::to_string(second.size) + "]");
   }
 
-  // The stored matrix in the type it will be used in: where it lies if `plain` already is that type, else a copy.
-  const void* converted(const SourceTensor& tensor, DType dtype, Tensor& copy) {
-    const std::optional<DType> plain = plain_dtype(tensor.type);
-    const bool aligned = reinterpret_cast<uintptr_t>(tensor.data) % size_of(dtype) == 0;
-    if (plain == dtype && aligned) return tensor.data;
-    copy = Tensor(dtype, tensor.shape);
-    if (plain == dtype) {
-      std::memcpy(copy.data(), tensor.data, copy.bytes());
-      return copy.data();
+  // Whether the stored matrix can be used where it lies.
+  static bool lies_as(const SourceTensor& tensor, DType dtype) {
+    return plain_dtype(tensor.type) == dtype && reinterpret_cast<uintptr_t>(tensor.data) % size_of(dtype) == 0;
+  }
+
+  void convert(const SourceTensor& tensor, DType dtype, void* to) {
+    if (plain_dtype(tensor.type) == dtype) {
+      return copy_bytes(tensor.data, to, static_cast<size_t>(tensor.elements()) * size_of(dtype));
     }
     ++conversions_[std::string(name_of(tensor.type)) + " read as " + name_of(dtype)];
     if (dtype == DType::kF32) {
-      dequantize(tensor.type, tensor.data, tensor.elements(), copy.as<float>());
+      dequantize(tensor.type, tensor.data, tensor.elements(), static_cast<float*>(to));
     } else {
-      dequantize_bf16(tensor.type, tensor.data, tensor.elements(), copy.as<uint16_t>());
+      dequantize_bf16(tensor.type, tensor.data, tensor.elements(), static_cast<uint16_t*>(to));
     }
-    return copy.data();
   }
 
-  // The matrix as blocks of its type, in place unless its rows stand in another order.
+  // The slot's rows of a matrix, in one piece.
+  std::byte* selected(const void* matrix, const TensorSlot& slot, int64_t rows, size_t row_bytes) {
+    std::byte* to = weights_.memory.take(static_cast<size_t>(rows) * row_bytes);
+    const auto* from = static_cast<const std::byte*>(matrix);
+    if (slot.rows.block == 0) {
+      copy_bytes(from + slot.rows.first * row_bytes, to, static_cast<size_t>(rows) * row_bytes);
+    } else {
+      for (int64_t r = 0; r < rows; ++r) {
+        std::memcpy(to + r * row_bytes, from + source_row(slot.rows, r) * row_bytes, row_bytes);
+      }
+    }
+    return to;
+  }
+
+  // The matrix as blocks of its type.
   WeightView kept_blocks(const SourceTensor& tensor, const TensorSlot& slot, const Dimension& rows,
                          const Dimension& cols, DType dtype) {
     WeightView view{tensor.data, dtype, rows.size, cols.size, tensor.type};
     const auto row_bytes = static_cast<size_t>(view.row_bytes());
-    const auto at = [&](int64_t r) {
-      return static_cast<const char*>(tensor.data) + source_row(slot.rows, r) * row_bytes;
-    };
     ++conversions_[std::string(name_of(tensor.type)) + " used as it lies"];
-    view.data = at(0);
-    if (slot.rows.block == 0) return view;
-    Tensor selected(DType::kI8, {rows.size, view.row_bytes()});
-    for (int64_t r = 0; r < rows.size; ++r) std::memcpy(selected.as<char>() + r * row_bytes, at(r), row_bytes);
-    weights_.copies.push_back(std::move(selected));
-    view.data = weights_.copies.back().data();
+    if (slot.rows.block == 0 && !options_.resident) {
+      view.data = static_cast<const std::byte*>(tensor.data) + slot.rows.first * row_bytes;
+    } else {
+      view.data = selected(tensor.data, slot, rows.size, row_bytes);
+    }
     return view;
   }
 
@@ -235,30 +251,28 @@ class Binder {
     if (blocks && options_.keep_blocks && !slot.transposed && cols.size % info_of(tensor.type).block == 0) {
       return kept_blocks(tensor, slot, rows, cols, dtype);
     }
-    Tensor whole;
-    const void* from = converted(tensor, dtype, whole);
-    if (slot.transposed) {
-      Tensor turned(dtype, {tensor.shape[1], tensor.shape[0]});
-      if (dtype == DType::kF32) {
-        transpose(static_cast<const float*>(from), turned.as<float>(), tensor.shape[0], tensor.shape[1]);
-      } else {
-        transpose(static_cast<const uint16_t*>(from), turned.as<uint16_t>(), tensor.shape[0], tensor.shape[1]);
-      }
-      whole = std::move(turned);
-      from = whole.data();
-    }
+    const bool stays = lies_as(tensor, dtype) && !slot.transposed;
     const size_t row_bytes = static_cast<size_t>(cols.size) * size_of(dtype);
-    const auto at = [&](int64_t r) { return static_cast<const char*>(from) + source_row(slot.rows, r) * row_bytes; };
-    const bool in_place = whole.empty() && slot.rows.block == 0;
-    if (in_place) return {at(0), dtype, rows.size, cols.size};
-
-    Tensor out = std::move(whole);
-    if (!slot.rows.all()) {
-      const Tensor all = std::exchange(out, Tensor(dtype, {rows.size, cols.size}));
-      for (int64_t r = 0; r < rows.size; ++r) std::memcpy(out.as<char>() + r * row_bytes, at(r), row_bytes);
+    if (stays && slot.rows.block == 0 && !options_.resident) {
+      return {static_cast<const std::byte*>(tensor.data) + slot.rows.first * row_bytes, dtype, rows.size, cols.size};
     }
-    weights_.copies.push_back(std::move(out));
-    return {weights_.copies.back().data(), dtype, rows.size, cols.size};
+    if (stays) return {selected(tensor.data, slot, rows.size, row_bytes), dtype, rows.size, cols.size};
+    if (slot.rows.all() && !slot.transposed) {
+      std::byte* to = weights_.memory.take(static_cast<size_t>(rows.size) * row_bytes);
+      convert(tensor, dtype, to);
+      return {to, dtype, rows.size, cols.size};
+    }
+    Tensor whole(dtype, tensor.shape);
+    convert(tensor, dtype, whole.data());
+    if (slot.transposed) {
+      const Tensor stored = std::exchange(whole, Tensor(dtype, {tensor.shape[1], tensor.shape[0]}));
+      if (dtype == DType::kF32) {
+        transpose(stored.as<const float>(), whole.as<float>(), tensor.shape[0], tensor.shape[1]);
+      } else {
+        transpose(stored.as<const uint16_t>(), whole.as<uint16_t>(), tensor.shape[0], tensor.shape[1]);
+      }
+    }
+    return {selected(whole.data(), slot, rows.size, row_bytes), dtype, rows.size, cols.size};
   }
 
   LinearWeights& linear_of(const TensorSlot& slot) {
@@ -320,6 +334,19 @@ class Binder {
 };
 
 }  // namespace
+
+std::byte* WeightMemory::take(size_t bytes) {
+  bytes = (bytes + 63) / 64 * 64;
+  if (bytes > left_) {
+    const size_t piece = std::max(bytes, std::min<size_t>(64 << 20, (1 << 20) << std::min<size_t>(pieces_.size(), 6)));
+    pieces_.emplace_back(DType::kI8, std::vector{static_cast<int64_t>(piece)});
+    next_ = pieces_.back().as<std::byte>();
+    left_ = piece;
+  }
+  ++matrices_;
+  left_ -= bytes;
+  return std::exchange(next_, next_ + bytes);
+}
 
 ModelWeights bind_weights(const ModelPlan& plan, const TensorSource& source, const BindOptions& options,
                           std::vector<std::string>& notes) {

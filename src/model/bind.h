@@ -18,6 +18,8 @@ struct BindOptions {
   // Matrices of block types stay as they are: products round a block's values to the type above as they read it, with
   // the same bits as a matrix widened at load.
   bool keep_blocks = false;
+  // Every matrix is copied, even where its type allows to use it in place.
+  bool resident = false;
 };
 
 // The views point into the source's mapping, which must outlive them. Appends to `notes` what was ignored and why, and

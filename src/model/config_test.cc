@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstring>
 
 #include "model/bind.h"
 #include "model/loaded_model.h"
@@ -209,16 +210,55 @@ TEST(Tensors, LieWhereTheyAreWhenTheTypeAllows) {
   auto& embedding = tiny.tensors["model.embed_tokens.weight"];
   embedding = convert(embedding.view(), DType::kBf16);
   const auto f32 = load(tiny, "f32");
-  EXPECT_TRUE(f32->weights().copies.empty());
+  EXPECT_EQ(f32->weights().memory.matrices(), 0U);
   EXPECT_EQ(f32->weights().embedding.dtype, DType::kBf16);
   const auto bf16 = load(tiny, "bf16");
-  EXPECT_EQ(bf16->weights().copies.size(), 22U);  // all matrices but the embedding
+  EXPECT_EQ(bf16->weights().memory.matrices(), 22U);  // all matrices but the embedding
   EXPECT_EQ(bf16->dtype(), "bf16");
   const float value = tiny.tensors["lm_head.weight"].as<float>()[7];
   EXPECT_EQ(static_cast<const uint16_t*>(bf16->weights().unembedding.data)[7], f32_to_bf16(value));
 }
 
 // That the forward pass puts the product's columns back is what the goldens of GGUF files show, at the sites q and k.
+TEST(Tensors, ResidentMatricesAreCopiesOfTheSameBits) {
+  const TinyModel tiny;
+  const std::string folder = tiny.write("resident");
+  LoadOptions options{"f32"};
+  const auto mapped = load_model(folder, options, [] { return make_ref_backend(); });
+  options.weights = "resident";
+  const auto resident = load_model(folder, options, [] { return make_ref_backend(); });
+  const ModelWeights &a = mapped->weights(), &b = resident->weights();
+  EXPECT_EQ(a.memory.matrices(), 0U);
+  EXPECT_EQ(b.memory.matrices(), 7U * a.blocks.size() + 2);
+  const auto equal = [](const WeightView& x, const WeightView& y) {
+    const auto bytes = static_cast<size_t>(x.out * x.row_bytes());
+    return x.data != y.data && x.out == y.out && x.in == y.in && std::memcmp(x.data, y.data, bytes) == 0;
+  };
+  EXPECT_TRUE(equal(a.embedding, b.embedding));
+  EXPECT_TRUE(equal(a.unembedding, b.unembedding));
+  for (size_t l = 0; l < a.blocks.size(); ++l) {
+    const BlockWeights &x = a.blocks[l], &y = b.blocks[l];
+    EXPECT_TRUE(equal(x.q.w, y.q.w) && equal(x.k.w, y.k.w) && equal(x.v.w, y.v.w) && equal(x.o.w, y.o.w));
+    EXPECT_TRUE(equal(x.mlp.gate.w, y.mlp.gate.w) && equal(x.mlp.up.w, y.mlp.up.w));
+    EXPECT_TRUE(equal(x.mlp.down.w, y.mlp.down.w));
+  }
+}
+
+TEST(Tensors, WeightMemoryKeepsWhatItGave) {
+  WeightMemory memory;
+  std::vector<std::byte*> given;
+  const size_t sizes[] = {1, 64, 100, 3 << 20, 700'000, 90 << 20, 1};
+  for (const size_t size : sizes) {
+    given.push_back(memory.take(size));
+    EXPECT_EQ(reinterpret_cast<uintptr_t>(given.back()) % 64, 0U);
+    std::memset(given.back(), static_cast<int>(given.size()), size);
+  }
+  for (size_t i = 0; i < given.size(); ++i) {
+    EXPECT_EQ(given[i][0], static_cast<std::byte>(i + 1));
+    EXPECT_EQ(given[i][sizes[i] - 1], static_cast<std::byte>(i + 1));
+  }
+}
+
 TEST(Tensors, PairedRowsStayWhereTheyLie) {
   const TinyModel tiny;
   Tensor q(DType::kF32, {24, 24}), bias(DType::kF32, {24});
@@ -236,7 +276,7 @@ TEST(Tensors, PairedRowsStayWhereTheyLie) {
   std::vector<std::string> notes;
   const ModelWeights weights = bind_weights(plan, source, {Compute::kF32, DType::kF32}, notes);
   EXPECT_EQ(weights.blocks[0].q.w.data, source.find("q")->data);
-  EXPECT_TRUE(weights.copies.empty());
+  EXPECT_EQ(weights.memory.matrices(), 0U);
   EXPECT_TRUE(weights.blocks[0].q.paired);
   EXPECT_FALSE(weights.blocks[0].o.paired);
   EXPECT_EQ(weights.blocks[0].q.bias, std::vector<float>(bias.as<float>(), bias.as<float>() + 24));

@@ -54,6 +54,13 @@ DType kv_dtype(const std::string& kv) {
   throw Error(Errc::kInvalidArgument, "kv \"" + kv + "\": expected f32 or bf16");
 }
 
+bool resident(const std::string& weights) {
+  if (weights != "mapped" && weights != "resident") {
+    throw Error(Errc::kInvalidArgument, "weights \"" + weights + "\": expected mapped or resident");
+  }
+  return weights == "resident";
+}
+
 void check_int8(const Precision& precision, const BackendFactory& backend) {
   if (!backend()->has_int8()) {
     throw Error(Errc::kUnsupported,
@@ -184,6 +191,7 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, c
   const std::string path = resolve_model(path_or_name);
   Precision precision = choose_precision(options, backend);
   precision.bind.keep_blocks = keeps_blocks(options.quantised, backend);
+  precision.bind.resident = resident(options.weights);
   if (options.quantised == "int8") check_int8(precision, backend);
   Opened opened = directory_exists(path) ? open_folder(path) : open_gguf(path);
   LoadedModel::Parts parts;

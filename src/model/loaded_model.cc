@@ -1,40 +1,11 @@
 #include "model/loaded_model.h"
 
-#include <sys/stat.h>
-
 #include <filesystem>
 
 #include "base/check.h"
-#include "base/file.h"
 #include "base/hash.h"
 
 namespace saif {
-namespace {
-
-// SHA-256 of a file; remembered in the cache directory under its path, size and time of change.
-std::string hash_of_file(const std::string& path) {
-  struct stat info {};
-  if (stat(path.c_str(), &info) != 0) throw Error(Errc::kIo, path + ": cannot be examined");
-  const std::string absolute = std::filesystem::absolute(path).lexically_normal().string();
-  const std::string key = absolute + "|" + std::to_string(info.st_size) + "|" + std::to_string(info.st_mtim.tv_sec) +
-                          "." + std::to_string(info.st_mtim.tv_nsec);
-  const std::string folder = cache_directory() + "/sha256", remembered = folder + "/" + sha256_hex(key);
-  constexpr size_t kHexDigits = 64;
-  if (file_exists(remembered)) {
-    std::string hash = read_file(remembered);
-    if (hash.size() == kHexDigits) return hash;
-  }
-  std::string hash = sha256_hex(MappedFile::open(path)->bytes());
-  try {
-    make_directories(folder);
-    write_file_atomically(remembered, hash);
-  } catch (const Error&) {  // a cache that cannot be written costs time only
-    return hash;
-  }
-  return hash;
-}
-
-}  // namespace
 
 LoadedModel::LoadedModel(Parts parts) : parts_(std::move(parts)) {}
 
@@ -42,11 +13,11 @@ const std::string& LoadedModel::sha256() const {
   const std::lock_guard lock(mutex_);
   if (!sha256_.empty()) return sha256_;
   if (parts_.files.size() == 1) {
-    sha256_ = hash_of_file(parts_.files[0]);
+    sha256_ = file_sha256(parts_.files[0]);
   } else {  // of the shards' names and hashes
     std::string all;
     for (const std::string& file : parts_.files) {
-      all += std::filesystem::path(file).filename().string() + " " + hash_of_file(file) + "\n";
+      all += std::filesystem::path(file).filename().string() + " " + file_sha256(file) + "\n";
     }
     sha256_ = sha256_hex(all);
   }

@@ -65,6 +65,11 @@ const SourceTensor* TensorSource::find(std::string_view name) const {
   return it == index_.end() ? nullptr : &tensors_[it->second];
 }
 
+void TensorSource::forget_pages() const {
+  for (const SafetensorsFile& file : files_) file.forget_pages();
+  for (const GgufFile& file : gguf_) file.forget_pages();
+}
+
 void check_readable(const SourceTensor& tensor) {
   if (info_of(tensor.type).can_dequantize) return;
   std::string readable;

@@ -33,6 +33,7 @@ class TensorSource {
   TensorSource& operator=(const TensorSource&) = delete;
   const SourceTensor* find(std::string_view name) const;  // nullptr when absent
   const std::vector<SourceTensor>& tensors() const { return tensors_; }
+  void forget_pages() const;  // MappedFile's, of every file
 
  private:
   void index();

@@ -2,6 +2,7 @@
 // Immutable after load.
 #pragma once
 
+#include <cstddef>
 #include <vector>
 
 #include "kernels/backend.h"
@@ -38,6 +39,24 @@ struct BlockWeights {
   std::vector<MlpWeights> experts;  // where the MLP is a mixture
 };
 
+// The memory of matrices that are not used where they lie: side by side, in pieces of up to 64 MiB, so that even small
+// ones lie in the huge pages that Tensor asks for.
+class WeightMemory {
+ public:
+  WeightMemory() = default;
+  WeightMemory(WeightMemory&&) = default;
+  WeightMemory& operator=(WeightMemory&&) = default;
+
+  // Uninitialised, 64-byte aligned; stays where it is.
+  std::byte* take(size_t bytes);
+  size_t matrices() const { return matrices_; }
+
+ private:
+  std::vector<Tensor> pieces_;
+  std::byte* next_ = nullptr;
+  size_t left_ = 0, matrices_ = 0;
+};
+
 struct ModelWeights {
   WeightView embedding;  // [vocab, d_model]
   WeightView positions;  // [context, d_model] where learned
@@ -45,7 +64,7 @@ struct ModelWeights {
   NormWeights final_norm;               // [d_model]
   WeightView unembedding;               // [vocab, d_model]; the embedding where tied
   std::vector<float> unembedding_bias;  // [vocab] or empty
-  std::vector<Tensor> copies;           // what could not be used in place
+  WeightMemory memory;                  // of what is not used in place
 };
 
 }  // namespace saif

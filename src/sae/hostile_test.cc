@@ -63,7 +63,7 @@ class HostileSae : public testing::Test {
       write_file_atomically(folder_ + "/" + file, text);
       (void)loads();
     }
-    EXPECT_LT(test::peak_memory() - before, 64 << 20);
+    EXPECT_LT(test::peak_memory() - before, test::kMayGrow);
   }
 
   std::string folder_;

@@ -149,7 +149,7 @@ class CanonicalSae final : public Sae {
   std::string compute_sha256() const {
     std::string joined;
     for (const std::string& file : source_.files) {
-      if (file_exists(file)) joined += sha256_hex(MappedFile::open(file)->bytes());
+      if (file_exists(file)) joined += file_sha256(file);
     }
     if (joined.empty()) {  // never saved: of its matrices
       for (const TensorView& view : {source_.w_enc, source_.w_dec}) {

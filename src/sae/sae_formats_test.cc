@@ -12,6 +12,7 @@
 #include "formats/safetensors.h"
 #include "saif/sae.h"
 #include "support/archives.h"
+#include "support/param_name.h"
 #include "support/paths.h"
 
 namespace saif {
@@ -184,7 +185,8 @@ TEST_P(HostileFile, IsRefusedByName) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Sae, HostileFile,
-                         testing::Values("npz_object_array", "pickle_os_system", "zip_path_traversal"));
+                         testing::Values("npz_object_array", "pickle_os_system", "zip_path_traversal"),
+                         test::param_name<const char*>);
 
 // Small files of our own: what a loader must give is what the canonical SAE of the same weights gives.
 constexpr int64_t kIn = 6, kLatents = 10;

@@ -13,6 +13,7 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "formats/safetensors.h"
+#include "support/param_name.h"
 #include "support/paths.h"
 
 namespace saif {
@@ -96,7 +97,7 @@ INSTANTIATE_TEST_SUITE_P(SaeLens, Golden,
                                          "jumprelu_skip_transcoder"),
                          [](const auto& test_case) {
                            std::string name = test_case.param;
-                           std::replace(name.begin(), name.end(), '-', '_');
+                           std::replace(name.begin(), name.end(), '-', '_', test::param_name<const char*>);
                            return name;
                          });
 
@@ -127,7 +128,8 @@ INSTANTIATE_TEST_SUITE_P(SaeLens, Bad,
                          testing::Values("expected_average_without_factor", "header_longer_than_file",
                                          "missing_threshold", "nan_weights", "overlapping_offsets", "topk_without_k",
                                          "transposed_W_dec", "truncated_safetensors", "unknown_architecture",
-                                         "wrong_dtype"));
+                                         "wrong_dtype"),
+                         test::param_name<const char*>);
 
 class Unsupported : public testing::TestWithParam<const char*> {};
 
@@ -138,7 +140,7 @@ TEST_P(Unsupported, ArchitectureIsRefusedByName) {
   EXPECT_NE(message.find("architecture \"" + std::string(GetParam()) + "\""), std::string::npos) << message;
 }
 
-INSTANTIATE_TEST_SUITE_P(SaeLens, Unsupported, testing::Values("temporal"));
+INSTANTIATE_TEST_SUITE_P(SaeLens, Unsupported, testing::Values("temporal"), test::param_name<const char*>);
 
 // Small weights for tests that need no outside material.
 SaeWeights random_weights(int64_t d_in, int64_t d_sae, uint64_t seed) {

@@ -41,10 +41,10 @@ class PageTest(unittest.TestCase):
         self.assertIsNone(page.ratio("decode 8", rows["1b bf16 decode 8"]))
 
     def test_the_better_of_saifs_modes_counts(self):
-        entry = {"saif": [40.0], "saif int8": [60.0], "llama.cpp": [50.0]}
+        entry = {"saif": [40.0], "saif tuned": [60.0], "llama.cpp": [50.0]}
         self.assertEqual(page.ratio("decode 1", entry), (1.2, "llama.cpp"))
         self.assertEqual(page.ratio("decode 1", entry, ("saif",)), (0.8, "llama.cpp"))
-        self.assertIsNone(page.ratio("decode 1", {"saif int8": [60.0]}))
+        self.assertIsNone(page.ratio("decode 1", {"saif tuned": [60.0]}))
 
     def test_rows_behind_are_bold_and_named(self):
         text = page.text(RESULTS)
@@ -54,7 +54,7 @@ class PageTest(unittest.TestCase):
         self.assertIn("| **bf16** | **first token, file in memory** | **s** | **2.00** |  | - | **1.00** | - | "
                       "**0.50** |", lines)
         # A tie is not ahead.
-        self.assertIn("ahead of the better rival in 2 of 4 rows, with exact activations alone in 2.", text)
+        self.assertIn("ahead of the better rival in 2 of 4 rows, as it comes, without options, in 2.", text)
         self.assertIn("* **135M Q8_0, decode, 1 row: 1.00 of llama.cpp**", lines)
         self.assertIn("| bf16 | memory beyond the weights | MB | -3.00 |  | - | 50.0 | - | none needed |", lines)
         self.assertIn("2026-01-02 to 2026-01-03", text)
@@ -91,8 +91,8 @@ class RowsTest(unittest.TestCase):
 
     def test_rivals_are_asked_for_what_they_have(self):
         self.assertEqual(run.rows_of("transformers", "q8_0", ["decode 1"]), [])
-        self.assertEqual(run.rows_of("saif int8", "bf16", ["decode 1"]), [])
-        self.assertEqual(run.rows_of("saif int8", "q8_0", ["decode 1", "memory"]), ["decode 1"])
+        self.assertEqual(run.rows_of("saif tuned", "bf16", ["decode 1", "load warm"]), ["decode 1"])
+        self.assertEqual(run.rows_of("saif tuned", "q8_0", ["decode 1", "memory"]), ["decode 1"])
         self.assertEqual(run.rows_of("llama.cpp", "bf16", ["decode 1", "discovery"]), ["decode 1"])
 
 

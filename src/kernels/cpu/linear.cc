@@ -175,8 +175,13 @@ void Linear::run(const RowSource& x, std::span<const LinearPart> parts, Compute 
 #pragma omp for schedule(static)
       for (int64_t r = 0; r < plan.rows; ++r) round(r, scratch);
     }
+    if (plan.direct) {  // neighbours in memory to the same thread, which fetches ahead
+#pragma omp for schedule(guided) nowait
+      for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch);
+    } else {
 #pragma omp for schedule(dynamic, 1) nowait
-    for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch);
+      for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch);
+    }
   }
 }
 

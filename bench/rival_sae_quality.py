@@ -1,0 +1,124 @@
+#!/usr/bin/env python3
+"""What an SAE explains after the same number of tokens, trained by SAELens' own trainer and by saif.
+
+usage: rival_sae_quality.py --saif build/release/saif --corpus documents.jsonl [--site blocks.24.hook_resid_post]
+                            [--kinds topk,batchtopk,jumprelu] [--documents 3000] [--d-sae 4096] [--k 32] [--work FOLDER]
+
+Optional: needs a Python with sae-lens 6. The corpus is JSON lines with "text". One tenth of the documents is kept for
+the figures: both SAEs are loaded by SAELens there and compared by the fraction of variance unexplained,
+sum |x - x'|^2 / sum |x - mean|^2, and L0, over the same rows. Both train on every other row once, in batches of 1,024, with
+the same learning rate and its defaults for the rest. One line of JSON per kind.
+"""
+
+import argparse
+import json
+import re
+import subprocess
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from sae_lens import (
+    SAE,
+    BatchTopKTrainingSAE,
+    BatchTopKTrainingSAEConfig,
+    JumpReLUTrainingSAE,
+    JumpReLUTrainingSAEConfig,
+    TopKTrainingSAE,
+    TopKTrainingSAEConfig,
+)
+from sae_lens.config import SAETrainerConfig
+from sae_lens.training.sae_trainer import SAETrainer
+
+BATCH, CONTEXT = 1024, 160
+MARKS = re.compile(r"<\|\w+\|>")  # of chat templates: as text, not as tokens, they would be the same for nobody
+
+
+def rival_sae(kind, d_in, args):
+    common = {"d_in": d_in, "d_sae": args.d_sae, "normalize_activations": "expected_average_only_in"}
+    if kind == "topk":
+        return TopKTrainingSAE(TopKTrainingSAEConfig(**common, k=args.k))
+    if kind == "batchtopk":
+        return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**common, k=args.k))
+    return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**common, l0_coefficient=args.l0_coefficient))
+
+
+def captured(args, documents, name):
+    """Rows of the site without each document's first token, [tokens, d_in]."""
+    lines, path = args.work / f"{name}.jsonl", args.work / f"{name}.safetensors"
+    if not path.is_file():
+        lines.write_text("\n".join(json.dumps({"text": text}) for text in documents) + "\n")
+        subprocess.run([args.saif, "capture", "smollm2", "--file", lines, "--site", args.site, "--out", path, "--quiet"],
+                       check=True, stdout=subprocess.DEVNULL)
+    tensors = load_file(path)
+    rows, offsets = tensors[args.site], tensors["row_offsets"].tolist()
+    return torch.cat([rows[a + 1:min(b, a + CONTEXT)] for a, b in zip(offsets, offsets[1:])]).float()
+
+
+def train_rival(kind, rows, args):
+    torch.manual_seed(0)
+    steps = len(rows) // BATCH
+    order = torch.randperm(len(rows))[:steps * BATCH].view(steps, BATCH)
+    sae = rival_sae(kind, rows.shape[1], args)
+    config = SAETrainerConfig(total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=args.lr,
+                              lr_end=args.lr / 10, lr_warm_up_steps=steps // 50, lr_decay_steps=steps // 5)
+    trainer = SAETrainer(cfg=config, sae=sae, data_provider=(rows[order[i]] for i in range(steps)))
+    start = time.perf_counter()
+    trainer.fit()
+    seconds = time.perf_counter() - start
+    folder = args.work / f"saelens-{kind}"
+    sae.save_inference_model(folder)
+    return folder, steps * BATCH, seconds
+
+
+def train_saif(kind, file, tokens, args):
+    out = args.work / f"saif-{kind}"
+    subprocess.run([args.saif, "sae", "train", "--model", "smollm2", "--corpus", file, "--site", args.site, "--kind", kind,
+                    "--d-sae", str(args.d_sae), "--k", str(args.k), "--batch", str(BATCH), "--lr", str(args.lr), "--epochs",
+                    "1", "--max-tokens", str(tokens), "--context", str(CONTEXT), "--held-out", "0.002", "--save-dtype",
+                    "f32", "--out", out, "--json", "--quiet"], check=True, stdout=subprocess.DEVNULL)
+    return next(p.parent for p in sorted(out.rglob("cfg.json")))
+
+
+@torch.no_grad()
+def quality(folder, rows):
+    sae = SAE.load_from_disk(str(folder))
+    wrong = active = 0.0
+    for x in rows.split(4096):
+        latents = sae.encode(x)
+        wrong += (x - sae.decode(latents)).square().sum().item()
+        active += (latents > 0).sum().item()
+    return {"fvu": round(wrong / (rows - rows.mean(0)).square().sum().item(), 4), "l0": round(active / len(rows), 1)}
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--saif", default="build/release/saif")
+    parser.add_argument("--corpus", required=True)
+    parser.add_argument("--site", default="blocks.24.hook_resid_post")
+    parser.add_argument("--kinds", default="topk,batchtopk,jumprelu")
+    parser.add_argument("--documents", type=int, default=3000)
+    parser.add_argument("--d-sae", type=int, default=4096)
+    parser.add_argument("--k", type=int, default=32)
+    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--l0-coefficient", type=float, default=1.0, help="of SAELens' jumprelu")
+    parser.add_argument("--work", type=Path, default=Path("build/sae-quality"))
+    args = parser.parse_args()
+    args.work.mkdir(parents=True, exist_ok=True)
+
+    with open(args.corpus, encoding="utf-8") as f:
+        texts = [MARKS.sub("", json.loads(line)["text"]) for _, line in zip(range(args.documents), f)]
+    n_test = len(texts) // 10
+    test, train = captured(args, texts[:n_test], "test"), captured(args, texts[n_test:], "train")
+    for kind in args.kinds.split(","):
+        theirs, tokens, seconds = train_rival(kind, train, args)
+        start = time.perf_counter()
+        ours = train_saif(kind, args.work / "train.jsonl", tokens, args)
+        print(json.dumps({"kind": kind, "tokens": tokens, "d_sae": args.d_sae, "saif": quality(ours, test),
+                          "saelens": quality(theirs, test), "saelens_seconds": round(seconds, 1),
+                          "saif_seconds_with_the_model": round(time.perf_counter() - start, 1)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()
