@@ -95,11 +95,7 @@ INSTANTIATE_TEST_SUITE_P(SaeLens, Golden,
                                          "legacy-standard", "legacy-topk-layer_norm", "gated", "abstopk",
                                          "matching_pursuit", "transcoder", "skip_transcoder", "jumprelu_transcoder",
                                          "jumprelu_skip_transcoder"),
-                         [](const auto& test_case) {
-                           std::string name = test_case.param;
-                           std::replace(name.begin(), name.end(), '-', '_', test::param_name<const char*>);
-                           return name;
-                         });
+                         test::param_name<const char*>);
 
 std::string error_of(const std::function<void()>& action) {
   try {
