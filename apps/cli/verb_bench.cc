@@ -92,7 +92,7 @@ void add_bench(CLI::App& root, Context& context) {
   verb->add_option("--seconds", o->bench.seconds, "per measurement, about")->capture_default_str();
   verb->add_option(
           "--only", o->bench.only,
-          "rows wanted: prefill N, decode N, capture, steering, sae encode 512, discovery, sweep, load, memory")
+          "rows wanted: prefill N, decode N, capture, steering, clamp, sae encode 512, discovery, sweep, load, memory")
       ->delimiter(',');
   verb->add_flag("--typical", o->bench.typical, "the median of the runs in place of the best");
   verb->add_option("--roofs", o->bench.roofs, "the roofs, as `saif doctor --json` printed them; else measured");

@@ -13,7 +13,8 @@ void doctor(const Context& context) {
                            {"oneDNN", report.onednn.empty() ? "absent" : report.onednn},
                            {"bf16 products", format_number(report.gemm_bf16_gflops, 0) + " GFLOP/s"},
                            {"f32 products", format_number(report.gemm_f32_gflops, 0) + " GFLOP/s"},
-                           {"memory reads", format_number(report.read_gbps, 1) + " GB/s"}}));
+                           {"memory reads", format_number(report.read_gbps, 1) + " GB/s, " +
+                                                format_number(report.read_huge_gbps, 1) + " GB/s in huge pages"}}));
   for (const std::string& problem : report.problems) print_line("problem: " + problem);
   if (report.problems.empty()) print_line("no problems found");
 }

@@ -18,7 +18,8 @@ struct MachineReport {
   int threads = 0;
   double gemm_bf16_gflops = 0;  // the best of the library and saif's kernels at 512 x 1536 x 576
   double gemm_f32_gflops = 0;
-  double read_gbps = 0;               // streaming reads of 1 GiB, all threads
+  double read_gbps = 0;               // streaming reads of 1 GiB, all threads, in pages of 4 KiB as a mapped file has
+  double read_huge_gbps = 0;          // the same in huge pages; not below read_gbps
   std::vector<std::string> problems;  // what will make saif slow or wrong here, and what to do
   Json to_json() const;
 };

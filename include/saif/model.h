@@ -159,6 +159,7 @@ class Model {
   virtual const std::string& dtype() const = 0;        // "bf16" or "f32"
   virtual const std::string& sha256() const = 0;       // of the weights (computed once, on demand, cached by file)
   virtual std::vector<std::string> notes() const = 0;  // what was read, ignored and why
+  virtual bool in_own_memory() const = 0;              // most weights lie in this process's memory, not in mapped files
   virtual double bytes_per_weight() const = 0;         // mean of the blocks' and the unembedding's matrices in memory
 
   // Rows of the unembedding [vocab, d_model] and the final norm applied to rows, float32: for logit lenses.

@@ -104,6 +104,9 @@ class Sae {
   // Rows of the decoder, read without touching the rest: [indices, d_out] float32.
   virtual Tensor decoder_rows(std::span<const int32_t> indices) const = 0;
   virtual std::vector<float> decoder_norms() const = 0;  // [d_sae]
+  // An SAE of these latents alone, in this order, which have the same values there, bit for bit; null where a latent's
+  // value depends on the others (top-k codes, matching pursuit). Reads those latents only.
+  virtual std::shared_ptr<const Sae> subset(std::span<const int32_t> latents) const = 0;
 
   // Writes a SAELens 6 folder (cfg.json, sae_weights.safetensors), atomically. dtype: F32 or BF16. Throws kUnsupported
   // for arithmetic that SAELens has no architecture for.

@@ -344,6 +344,7 @@ std::byte* WeightMemory::take(size_t bytes) {
     left_ = piece;
   }
   ++matrices_;
+  bytes_ += bytes;
   left_ -= bytes;
   return std::exchange(next_, next_ + bytes);
 }

@@ -230,6 +230,8 @@ TEST(Tensors, ResidentMatricesAreCopiesOfTheSameBits) {
   const ModelWeights &a = mapped->weights(), &b = resident->weights();
   EXPECT_EQ(a.memory.matrices(), 0U);
   EXPECT_EQ(b.memory.matrices(), 7U * a.blocks.size() + 2);
+  EXPECT_FALSE(mapped->in_own_memory());
+  EXPECT_TRUE(resident->in_own_memory());
   const auto equal = [](const WeightView& x, const WeightView& y) {
     const auto bytes = static_cast<size_t>(x.out * x.row_bytes());
     return x.data != y.data && x.out == y.out && x.in == y.in && std::memcmp(x.data, y.data, bytes) == 0;

@@ -45,7 +45,7 @@ void LoadedModel::unembed(Mat<const float> x, bool apply_norm, Mat<float> out) c
   if (arch.logit_softcap > 0) backend_->softcap(arch.logit_softcap, out);
 }
 
-double LoadedModel::bytes_per_weight() const {
+std::pair<double, double> LoadedModel::bytes_and_weights() const {
   double bytes = 0, weights = 0;
   const auto add = [&](const WeightView& w) {
     bytes += static_cast<double>(w.out * w.row_bytes());
@@ -62,7 +62,16 @@ double LoadedModel::bytes_per_weight() const {
     for (const MlpWeights& expert : block.experts) add_mlp(expert);
   }
   add(parts_.weights.unembedding);
+  return {bytes, weights};
+}
+
+double LoadedModel::bytes_per_weight() const {
+  const auto [bytes, weights] = bytes_and_weights();
   return bytes / weights;
+}
+
+bool LoadedModel::in_own_memory() const {
+  return 2 * static_cast<double>(parts_.weights.memory.bytes()) > bytes_and_weights().first;
 }
 
 std::vector<float> LoadedModel::embedding_row(int32_t id) const {

@@ -40,6 +40,7 @@ class LoadedModel final : public Model {
   const std::string& dtype() const override { return parts_.dtype; }
   const std::string& sha256() const override;
   std::vector<std::string> notes() const override { return parts_.notes; }
+  bool in_own_memory() const override;
   double bytes_per_weight() const override;
   void unembed(Mat<const float> x, bool apply_norm, Mat<float> out) const override;
   std::vector<float> embedding_row(int32_t id) const override;
@@ -49,6 +50,8 @@ class LoadedModel final : public Model {
   std::unique_ptr<Backend> make_backend() const { return parts_.backend(); }
 
  private:
+  std::pair<double, double> bytes_and_weights() const;  // of the blocks' and the unembedding's matrices
+
   const Parts parts_;
   mutable std::mutex mutex_;  // of what follows
   mutable std::unique_ptr<Backend> backend_;

@@ -50,11 +50,12 @@ class WeightMemory {
   // Uninitialised, 64-byte aligned; stays where it is.
   std::byte* take(size_t bytes);
   size_t matrices() const { return matrices_; }
+  size_t bytes() const { return bytes_; }  // taken
 
  private:
   std::vector<Tensor> pieces_;
   std::byte* next_ = nullptr;
-  size_t left_ = 0, matrices_ = 0;
+  size_t left_ = 0, matrices_ = 0, bytes_ = 0;
 };
 
 struct ModelWeights {

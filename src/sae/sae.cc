@@ -90,13 +90,10 @@ class CanonicalSae final : public Sae {
   }
 
   Tensor decoder_rows(std::span<const int32_t> indices) const override {
+    check_indices(indices);
     const int64_t d_out = source_.config.d_out;
     Tensor rows(DType::kF32, {static_cast<int64_t>(indices.size()), d_out});
     for (size_t i = 0; i < indices.size(); ++i) {
-      if (indices[i] < 0 || indices[i] >= source_.config.d_sae) {
-        throw Error(Errc::kInvalidArgument, "latent " + std::to_string(indices[i]) + " of SAE " + source_.path +
-                                                " does not exist; it has " + std::to_string(source_.config.d_sae));
-      }
       const TensorView view = decoder_row(indices[i]);
       require_finite(view, source_.files.back(), "W_dec");
       const Tensor row = to_f32(view);
@@ -111,6 +108,37 @@ class CanonicalSae final : public Sae {
     const std::lock_guard lock(mutex_);
     prepare_norms();
     return decoder_norms_;
+  }
+
+  std::shared_ptr<const Sae> subset(std::span<const int32_t> indices) const override {
+    check_indices(indices);
+    const SaeKind kind = source_.config.kind;
+    if (kind != SaeKind::kStandard && kind != SaeKind::kJumpRelu && kind != SaeKind::kGated) return nullptr;
+    const auto pick = [&](const std::vector<float>& all) {
+      std::vector<float> out;
+      for (size_t i = 0; i < indices.size() && !all.empty(); ++i) out.push_back(all[static_cast<size_t>(indices[i])]);
+      return out;
+    };
+    const auto rows = std::make_shared<std::vector<Tensor>>();
+    const auto gather = [&](const TensorView& matrix, bool of_rows) {
+      rows->push_back(latents_of(matrix, of_rows, indices));
+      return rows->back().view();
+    };
+    SaeSource s = source_;
+    s.config.d_sae = static_cast<int64_t>(indices.size());
+    s.encoder_rows = true;
+    s.w_enc = gather(source_.w_enc, source_.encoder_rows);
+    s.w_dec = gather(source_.w_dec, true);
+    if (s.config.glu) s.w_glu = gather(source_.w_glu, source_.encoder_rows);
+    for (auto* of_latents : {&s.latent_scale, &s.decoder_row_scale, &s.b_enc, &s.threshold, &s.gate_bias,
+                             &s.magnitude_scale, &s.magnitude_bias, &s.b_glu}) {
+      *of_latents = pick(*of_latents);
+    }
+    s.owner =
+        std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const void>>>(source_.owner, rows);
+    auto out = std::make_shared<CanonicalSae>(std::move(s));
+    out->verify();
+    return out;
   }
 
   void save(const std::string& folder, DType dtype) const override { write_sae_lens(folder, source_, dtype); }
@@ -133,6 +161,27 @@ class CanonicalSae final : public Sae {
         for (int64_t c = 0; c < h.cols(); ++c) row[c] *= factors[static_cast<size_t>(c)];
       }
     });
+  }
+
+  void check_indices(std::span<const int32_t> indices) const {
+    for (const int32_t index : indices) {
+      if (index >= 0 && index < source_.config.d_sae) continue;
+      throw Error(Errc::kInvalidArgument, "latent " + std::to_string(index) + " of SAE " + source_.path +
+                                              " does not exist; it has " + std::to_string(source_.config.d_sae));
+    }
+  }
+
+  // Rows, or columns as rows, of a matrix, in its own type.
+  static Tensor latents_of(const TensorView& matrix, bool of_rows, std::span<const int32_t> indices) {
+    const int64_t width = matrix.shape[of_rows ? 1 : 0], stride = of_rows ? 1 : matrix.shape[1];
+    const size_t size = size_of(matrix.dtype);
+    Tensor out(matrix.dtype, {static_cast<int64_t>(indices.size()), width});
+    auto* to = out.as<std::byte>();
+    for (const int32_t index : indices) {
+      const auto* from = static_cast<const std::byte*>(matrix.data) + (of_rows ? width : 1) * index * size;
+      for (int64_t i = 0; i < width; ++i, to += size) std::memcpy(to, from + i * stride * size, size);
+    }
+    return out;
   }
 
   float decoder_scale(int64_t latent) const {

@@ -65,6 +65,29 @@ void expect_golden(const Sae& sae, const std::string& folder) {
   expect_rows_near(sae.decode(latents, x.f32()).f32(), to_f32(expected.at("recon")).f32(), folder + " recon");
 }
 
+// Values of some latents alone are those of the whole SAE, bit for bit; top-k codes have no such part.
+void expect_subset(const Sae& sae, Mat<const float> x) {
+  std::vector<int32_t> some = {static_cast<int32_t>(sae.config().d_sae - 1)};
+  for (int32_t j = 0; j < sae.config().d_sae; j += 3) some.push_back(j);
+  const auto part = sae.subset(some);
+  const SaeKind kind = sae.config().kind;
+  const bool alone = kind == SaeKind::kStandard || kind == SaeKind::kJumpRelu || kind == SaeKind::kGated;
+  ASSERT_EQ(part != nullptr, alone) << name_of(kind);
+  if (!alone) return;
+  const Tensor all = dense(sae.encode(x), sae.config().d_sae);
+  const Tensor few = dense(part->encode(x), part->config().d_sae);
+  for (int64_t r = 0; r < x.rows(); ++r) {
+    for (size_t i = 0; i < some.size(); ++i) {
+      ASSERT_EQ(few.f32()(r, static_cast<int64_t>(i)), all.f32()(r, some[i])) << "row " << r << ", latent " << some[i];
+    }
+  }
+  const Tensor rows = sae.decoder_rows(some);
+  std::vector<int32_t> order(some.size());
+  std::iota(order.begin(), order.end(), 0);
+  const Tensor again = part->decoder_rows(order);
+  EXPECT_EQ(std::memcmp(rows.data(), again.data(), rows.bytes()), 0);
+}
+
 class Golden : public testing::TestWithParam<const char*> {};
 
 TEST_P(Golden, LatentsAndReconstruction) {
@@ -78,6 +101,8 @@ TEST_P(Golden, LatentsAndReconstruction) {
   EXPECT_EQ(sae->config().model, "gpt2-small");
   EXPECT_FALSE(sae->config().site.empty());
   expect_golden(*sae, test::shared_dir(name));
+  const SafetensorsFile expected = SafetensorsFile::open(test::shared_dir(name) + "/expected.safetensors");
+  expect_subset(*sae, to_f32(expected.at("x")).f32());
   // Saved and loaded again it is the same SAE.
   const std::string folder = temporary_folder("again");
   sae->save(folder, DType::kF32);
@@ -169,6 +194,28 @@ Tensor random_rows(int64_t rows, int64_t cols, uint64_t seed) {
   Tensor x(DType::kF32, {rows, cols});
   for (int64_t i = 0; i < x.elements(); ++i) x.as<float>()[i] = static_cast<float>(rng.normal());
   return x;
+}
+
+TEST(Sae, SubsetsHaveTheSameValues) {
+  for (const SaeKind kind : {SaeKind::kStandard, SaeKind::kJumpRelu, SaeKind::kTopK}) {
+    SaeConfig config;
+    config.kind = kind;
+    config.d_in = config.d_out = 24;
+    config.d_sae = 100;
+    config.k = 5;
+    SaeWeights weights = random_weights(24, 100, 3);
+    if (kind == SaeKind::kJumpRelu) {
+      weights.threshold = Tensor(DType::kF32, {100});
+      for (int i = 0; i < 100; ++i) weights.threshold.as<float>()[i] = 0.01f * static_cast<float>(i);
+    }
+    const auto sae = Sae::from_weights(config, std::move(weights));
+    Tensor x(DType::kF32, {33, 24});
+    Rng rng(4);
+    for (int64_t i = 0; i < x.elements(); ++i) x.as<float>()[i] = static_cast<float>(rng.normal());
+    expect_subset(*sae, x.f32());
+    const int32_t outside[] = {3, 100};
+    EXPECT_NE(error_of([&] { (void)sae->subset(outside); }).find("latent 100"), std::string::npos);
+  }
 }
 
 TEST(Sae, EncodesARowAlikeAloneAndAmongOthers) {

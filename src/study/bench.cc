@@ -54,6 +54,11 @@ class DecodeRun {
     for (size_t r = 0; r < requests_.size(); ++r) requests_[r].edits = {random_edit(architecture, layer, r)};
   }
 
+  // Every row gets this edit.
+  void edit(const AppliedEdit& one) {
+    for (GenerateRequest& request : requests_) request.edits = {one};
+  }
+
   // Seconds per step; about `budget` seconds long.
   double step_seconds(double budget, const Control& control) {
     if (estimate_ == 0) estimate_ = run(std::min<int64_t>(4, most_steps_), control);
@@ -88,6 +93,8 @@ MachineReport read_roofs(const std::string& path) {
     out.gemm_bf16_gflops = json.at("gemm_bf16_gflops").as_double();
     out.gemm_f32_gflops = json.at("gemm_f32_gflops").as_double();
     out.read_gbps = json.at("read_gbps").as_double();
+    const Json* huge = json.find("read_huge_gbps");
+    out.read_huge_gbps = huge != nullptr ? huge->as_double() : out.read_gbps;
   } catch (const Error& e) {
     throw Error(Errc::kBadFormat, path + ": " + e.what() + "; expected what `saif doctor --json` prints");
   }
@@ -135,8 +142,9 @@ class Bench {
 
   std::vector<std::string> row_names() const {
     if (options_.only.empty()) {
-      std::vector<std::string> names = {"prefill 512", "decode 1", "decode 8",       "decode 32",       "decode 128",
-                                        "capture",     "steering", "sae encode 512", "batch-invariant", "memory"};
+      std::vector<std::string> names = {"prefill 512",    "decode 1",        "decode 8", "decode 32",
+                                        "decode 128",     "capture",         "steering", "clamp",
+                                        "sae encode 512", "batch-invariant", "memory"};
       if (options_.load_seconds > 0) names.emplace_back("load");
       if (!options_.job.empty()) names.emplace_back("discovery");
       return names;
@@ -149,8 +157,8 @@ class Bench {
         throw Error(Errc::kInvalidArgument, "row \"load\" needs a model that was just loaded");
       }
       if (number_after(name, "prefill") > 0 || number_after(name, "decode") > 0) continue;
-      const std::vector<std::string> known = {"capture",   "steering", "sae encode 512", "batch-invariant",
-                                              "discovery", "sweep",    "load",           "memory"};
+      const std::vector<std::string> known = {"capture",   "steering", "clamp", "sae encode 512", "batch-invariant",
+                                              "discovery", "sweep",    "load",  "memory"};
       if (std::find(known.begin(), known.end(), name) != known.end()) continue;
       std::string list = "prefill N, decode N";
       for (const std::string& other : known) list += ", " + other;
@@ -164,6 +172,7 @@ class Bench {
     if (const int64_t n = number_after(name, "decode"); n > 0) return decode(n);
     if (name == "capture") return capture();
     if (name == "steering") return steering();
+    if (name == "clamp") return clamp();
     if (name == "sae encode 512") return sae_encode();
     if (name == "sweep") return bench_sweep(engine_, cost_, control_);
     if (name == "discovery") return bench_discovery(engine_, cost_, machine_, job_, control_);
@@ -250,6 +259,24 @@ class Bench {
         [&] { return steered.step_seconds(budget, control_); });
   }
 
+  // Fifteen latents of one SAE held at a value in every row, the SAE's error kept.
+  BenchRow clamp() {
+    constexpr int64_t kRows = 128;
+    constexpr int32_t kClamped = 15;
+    const Site site{SiteKind::kResidPost, static_cast<int>(cost_.layers) * 4 / 5};
+    std::vector<LatentTarget> targets;
+    for (int32_t j = 0; j < kClamped; ++j) targets.push_back({j * static_cast<int32_t>(kLatents / kClamped), 3.0F});
+    DecodeRun plain(engine_, kRows), clamped(engine_, kRows);
+    clamped.edit(make_latent_edit(random_sae(architecture().d_model, kLatents, 1.0, site.name()), LatentOp::kClamp,
+                                  targets, {}, architecture()));
+    const double budget = options_.seconds / 3;
+    BenchRow row = cost_row(
+        "clamp", [&] { return plain.step_seconds(budget, control_); },
+        [&] { return clamped.step_seconds(budget, control_); });
+    row.extra["d_sae"] = kLatents;
+    return row;
+  }
+
   BenchRow sae_encode() {
     const int64_t d_in = architecture().d_model;
     const std::shared_ptr<const Sae> sae = random_sae(d_in, kLatents, 1.0, "");
@@ -297,7 +324,7 @@ ModelCost::ModelCost(const Model& model, const MachineReport& machine) {
   head_bytes = head * model.bytes_per_weight();
   layers = a.n_layers;
   flops_per_second = (bf16 ? machine.gemm_bf16_gflops : machine.gemm_f32_gflops) * 1e9;
-  bytes_per_second = machine.read_gbps * 1e9;
+  bytes_per_second = (model.in_own_memory() ? machine.read_huge_gbps : machine.read_gbps) * 1e9;
 }
 
 double ModelCost::product_seconds(int64_t rows, int64_t depth, int64_t logit_rows) const {

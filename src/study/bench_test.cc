@@ -60,8 +60,8 @@ TEST(Machine, ReportsRatesAndItsKernels) {
     EXPECT_GT(rate, 0);
   }
   const Json json = report.to_json();
-  for (const char* key :
-       {"cpu", "threads", "isa", "onednn", "gemm_bf16_gflops", "gemm_f32_gflops", "read_gbps", "problems"}) {
+  for (const char* key : {"cpu", "threads", "isa", "onednn", "gemm_bf16_gflops", "gemm_f32_gflops", "read_gbps",
+                          "read_huge_gbps", "problems"}) {
     EXPECT_TRUE(json.contains(key)) << key;
   }
   EXPECT_EQ(json.at("problems").size(), report.problems.size());
@@ -108,8 +108,9 @@ TEST(Bench, EveryRowIsThereAndFinite) {
     EXPECT_GT(row.roof, 0) << row.name;
     EXPECT_NEAR(row.share, row.value / row.roof, 1e-9) << row.name;
   }
-  EXPECT_EQ(names, (std::vector<std::string>{"prefill 255", "decode 1", "decode 8", "decode 32", "decode 128",
-                                             "capture", "steering", "sae encode 512", "batch-invariant", "memory"}));
+  EXPECT_EQ(names,
+            (std::vector<std::string>{"prefill 255", "decode 1", "decode 8", "decode 32", "decode 128", "capture",
+                                      "steering", "clamp", "sae encode 512", "batch-invariant", "memory"}));
 }
 
 TEST(Bench, OnlyTheRowsAskedForRun) {

@@ -81,7 +81,7 @@ class VectorEdit : public RowEdit {
   double scale_, norm_ = 0;
 };
 
-// The latents of the whole SAE are computed, since a top-k code depends on all of them; the error term stays.
+// The error term stays. The latents of the whole SAE are computed only where a latent's value depends on the others.
 class LatentEdit : public RowEdit {
  public:
   LatentEdit(std::shared_ptr<const Sae> sae, LatentOp op, std::vector<LatentTarget> targets)
@@ -89,6 +89,10 @@ class LatentEdit : public RowEdit {
     std::vector<int32_t> indices;
     for (const LatentTarget& t : targets_) indices.push_back(t.latent);
     rows_ = sae_->decoder_rows(indices);
+    if (auto alone = sae_->subset(indices)) {
+      sae_ = std::move(alone);
+      for (size_t i = 0; i < targets_.size(); ++i) targets_[i].latent = static_cast<int32_t>(i);
+    }
   }
 
   void apply(Mat<float> h, std::span<const int64_t>) const override {
