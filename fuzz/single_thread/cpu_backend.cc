@@ -3,6 +3,9 @@
 
 namespace saif {
 
-std::unique_ptr<Backend> make_cpu_backend() { return make_ref_backend(); }
+std::unique_ptr<Backend> make_cpu_backend(const std::string& isa) {
+  (void)isa;  // there is one only
+  return make_ref_backend();
+}
 
 }  // namespace saif
