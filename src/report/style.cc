@@ -117,6 +117,8 @@ details.latent{margin:.4rem 0;padding:0 1rem}
 details.latent>summary{margin:.5rem 0;font-weight:400;font-size:.92rem;line-height:1.6}
 details.latent>summary b{margin-right:.5rem}
 details.latent h4{margin:.9rem 0 .3rem;font-size:.84rem;color:var(--soft)}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(24rem,100%),1fr));gap:0 1.6rem}
+.charts svg{max-width:100%;height:auto}
 .columns{display:grid;grid-template-columns:minmax(0,3fr) minmax(0,2fr);gap:0 1.6rem;padding-bottom:.9rem}
 .contexts{list-style:none;margin:0;padding:0}
 .contexts li{display:grid;grid-template-columns:3.2rem minmax(0,1fr);gap:.6rem;padding:.35rem 0;font-size:.9rem;

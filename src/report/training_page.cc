@@ -24,6 +24,8 @@ constexpr Curve kCurves[] = {{"loss", "Loss, in squared scales of the rows"},
                              {"dead", "Dead latents, share"},
                              {"tokens_per_s", "Tokens per second"}};
 
+std::string label(double value) { return value >= 1000 ? fixed(value, 0) : short_number(value); }
+
 void frame(Html& page, const std::string& title) {
   page.open("figure").open("svg",
                            {{"viewBox", "0 0 420 220"}, {"width", "420"}, {"role", "img"}, {"aria-label", title}});
@@ -45,8 +47,8 @@ void draw_curve(Html& page, const std::vector<Json>& rows, const Curve& curve) {
   frame(page, curve.title);
   for (const double share : {0.0, 0.5, 1.0}) {
     draw_line(page, kLeft, y.at(share * top), kRight, y.at(share * top), "grid");
-    draw_text(page, {kLeft - 6, y.at(share * top) + 4, "end", "tick"}, short_number(share * top));
-    draw_text(page, {x.at(share * x.high), kBottom + 17, "middle", "tick"}, short_number(std::round(share * x.high)));
+    draw_text(page, {kLeft - 6, y.at(share * top) + 4, "end", "tick"}, label(share * top));
+    draw_text(page, {x.at(share * x.high), kBottom + 17, "middle", "tick"}, label(std::round(share * x.high)));
   }
   draw_text(page, {(kLeft + kRight) / 2, kBottom + 35, "middle", "axis"}, "step");
   std::string line;
@@ -90,14 +92,26 @@ void draw_densities(Html& page, const Json& metrics) {
 }
 
 void final_table(Html& page, const Json& metrics) {
-  page.open("table");
-  for (const char* key : {"l0", "fvu", "explained_variance", "dead", "dense", "ce_clean", "ce_sae", "ce_zero",
-                          "loss_recovered", "steps", "training_tokens", "tokens_per_s"}) {
+  constexpr std::pair<const char*, const char*> kRows[] = {
+      {"l0", "L0: active latents per token"},
+      {"fvu", "FVU: fraction of variance unexplained"},
+      {"explained_variance", "Explained variance"},
+      {"dead", "Dead: share of latents that never fired"},
+      {"dense", "Dense: share of latents that fired on more than a tenth of the tokens"},
+      {"ce_clean", "Cross-entropy of the model, nats per token"},
+      {"ce_sae", "the same with the reconstruction spliced in"},
+      {"ce_zero", "the same with zeros in its place"},
+      {"loss_recovered", "Loss recovered"},
+      {"steps", "Training steps"},
+      {"training_tokens", "Training tokens"},
+      {"tokens_per_s", "Tokens per second"}};
+  page.open("div", {{"class", "table"}}).open("table").open("tbody");
+  for (const auto& [key, title] : kRows) {
     const auto value = number(metrics, key);
     if (!value) continue;
-    page.open("tr").element("th", key).element("td", short_number(*value)).close().line();
+    page.open("tr").element("th", title).element("td", label(*value)).close().line();
   }
-  page.close().line();
+  page.close().close().close().line();
 }
 
 }  // namespace
@@ -117,13 +131,19 @@ void write_training_page(const std::string& folder) {
   Html page;
   page.raw("<!doctype html>\n").open("html", {{"lang", "en"}}).open("head");
   page.leaf("meta", {{"charset", "utf-8"}}).element("title", "Training of an SAE");
-  page.open("style").raw(page_style()).close().close().line().open("body").open("main");
-  page.element("h1", "Training of an SAE").element("p", folder);
+  page.open("style").raw(page_style()).close().close().line().open("body");
+  page.open("header")
+      .element("h1", "Training of an SAE")
+      .element("p", folder, {{"class", "lead"}})
+      .close()
+      .open("main");
   page.element("h2", "On held-out documents");
   final_table(page, metrics);
+  page.open("div", {{"class", "charts"}});
   draw_densities(page, metrics);
-  page.element("h2", "While training");
+  page.close().element("h2", "While training").open("div", {{"class", "charts"}});
   for (const Curve& curve : kCurves) draw_curve(page, rows, curve);
+  page.close();
   write_file_atomically(folder + "/training.html", page.finish());
 }
 
