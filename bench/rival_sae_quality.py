@@ -32,6 +32,7 @@ from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
 BATCH, CONTEXT = 1024, 160
+SCALING = 1000  # SAELens' own number
 MARKS = re.compile(r"<\|\w+\|>")  # of chat templates: as text, not as tokens, they would be the same for nobody
 
 
@@ -63,7 +64,9 @@ def train_rival(kind, rows, args):
     sae = rival_sae(kind, rows.shape[1], args)
     config = SAETrainerConfig(total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=args.lr,
                               lr_end=args.lr / 10, lr_warm_up_steps=steps // 50, lr_decay_steps=steps // 5)
-    trainer = SAETrainer(cfg=config, sae=sae, data_provider=(rows[order[i]] for i in range(steps)))
+    # The scale of the rows is estimated from the first SCALING batches, which are not trained on.
+    batches = (rows[order[i % steps]] for i in range(SCALING + steps))
+    trainer = SAETrainer(cfg=config, sae=sae, data_provider=batches)
     start = time.perf_counter()
     trainer.fit()
     seconds = time.perf_counter() - start
