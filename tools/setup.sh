@@ -6,7 +6,8 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 packages=(
   make g++ cmake ninja-build pkg-config git ccache                     # build
-  libdnnl-dev libhwy-dev nlohmann-json3-dev libcli11-dev          # libraries
+  libdnnl-dev ocl-icd-opencl-dev                                  # oneDNN, whose CMake package looks for OpenCL
+  libhwy-dev nlohmann-json3-dev libcli11-dev                      # libraries
   libsqlite3-dev zlib1g-dev libsentencepiece-dev
   libgtest-dev libbenchmark-dev clang-format-16 clang-tidy-16     # tests and checks
   python3 python3-pip ca-certificates                             # checks, and the model's wheel
