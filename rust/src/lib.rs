@@ -3,6 +3,7 @@
 
 mod chat;
 mod language;
+mod model;
 mod tokenizer;
 
 use std::any::Any;
@@ -167,11 +168,38 @@ pub unsafe extern "C" fn saif_hf_decode(
 }
 
 /// # Safety
+/// `tokenizer` comes from `saif_hf_new`.
+#[no_mangle]
+pub unsafe extern "C" fn saif_hf_end(tokenizer: *const HfTokenizer) -> u32 {
+    (*tokenizer).end()
+}
+
+/// # Safety
 /// Pointers as src/text/hf_c.h says.
 #[no_mangle]
-pub unsafe extern "C" fn saif_hf_vocabulary(tokenizer: *const HfTokenizer, out: *mut Text, error: *mut Text) -> i32 {
+pub unsafe extern "C" fn saif_hf_piece(tokenizer: *const HfTokenizer, id: u32, out: *mut Text) -> i32 {
+    let piece = caught(|| (*tokenizer).piece(id)).ok().flatten();
+    let found = piece.is_some();
+    if let Some(piece) = piece {
+        Text::put(out, piece);
+    }
+    i32::from(found)
+}
+
+/// # Safety
+/// Pointers as src/text/hf_c.h says.
+#[no_mangle]
+pub unsafe extern "C" fn saif_hf_id(tokenizer: *const HfTokenizer, text: *const c_char, size: usize) -> i64 {
+    let found = caught(|| utf8(text, size).ok().and_then(|piece| (*tokenizer).id_of(piece))).ok().flatten();
+    found.map_or(-1, i64::from)
+}
+
+/// # Safety
+/// Pointers as src/text/hf_c.h says.
+#[no_mangle]
+pub unsafe extern "C" fn saif_hf_added_tokens(tokenizer: *const HfTokenizer, out: *mut Text, error: *mut Text) -> i32 {
     guarded(error, || {
-        Text::put(out, (*tokenizer).vocabulary());
+        Text::put(out, (*tokenizer).added_tokens());
         Ok(())
     })
 }

@@ -1,6 +1,13 @@
 //! A tokenizer in two readings: with the special tokens it knows, and blind to them.
 
-use tokenizers::{AddedToken, Tokenizer};
+use tokenizers::{
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, TokenizerImpl,
+};
+
+use crate::model::SharedModel;
+
+type Tokenizer =
+    TokenizerImpl<SharedModel, NormalizerWrapper, PreTokenizerWrapper, PostProcessorWrapper, DecoderWrapper>;
 
 /// Noncharacters, so that no real text holds it. The blind reading splits at it as at a special token, which lets the
 /// caller say where special tokens stand (see src/text/chat.cc). The same text is in src/text/hf_c.h.
@@ -43,20 +50,28 @@ impl HfTokenizer {
         self.parsing.decode(ids, skip_special).map_err(|e| e.to_string())
     }
 
-    /// Records {u32 id, u32 flags, u32 size, bytes} as src/text/hf_c.h says.
-    pub fn vocabulary(&self) -> Vec<u8> {
+    /// One above the largest id.
+    pub fn end(&self) -> u32 {
+        let added = self.parsing.get_added_vocabulary().get_added_tokens_decoder();
+        added.keys().map(|&id| id.saturating_add(1)).fold(self.parsing.get_model().end(), u32::max)
+    }
+
+    pub fn piece(&self, id: u32) -> Option<String> {
+        self.parsing.id_to_token(id)
+    }
+
+    pub fn id_of(&self, piece: &str) -> Option<u32> {
+        self.parsing.token_to_id(piece)
+    }
+
+    /// Records {u32 id, u32 special, u32 size, bytes} as src/text/hf_c.h says.
+    pub fn added_tokens(&self) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut put = |id: u32, flags: u32, text: &str| {
-            for number in [id, flags, text.len() as u32] {
+        for (&id, token) in self.parsing.get_added_vocabulary().get_added_tokens_decoder() {
+            for number in [id, u32::from(token.special), token.content.len() as u32] {
                 out.extend_from_slice(&number.to_ne_bytes());
             }
-            out.extend_from_slice(text.as_bytes());
-        };
-        for (text, id) in self.parsing.get_vocab(false) {
-            put(id, 0, &text);
-        }
-        for (id, token) in self.parsing.get_added_tokens_decoder() {
-            put(id, 1 + 2 * u32::from(token.special), &token.content);
+            out.extend_from_slice(token.content.as_bytes());
         }
         out
     }

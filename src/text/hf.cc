@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <cstring>
+#include <map>
 #include <unordered_map>
 
 #include "base/check.h"
@@ -12,8 +13,7 @@
 namespace saif {
 namespace {
 
-constexpr uint32_t kAdded = 1, kSpecial = 2;  // flags of a vocabulary record
-constexpr uint32_t kMaxId = (1u << 24) - 1;   // beyond every vocabulary; bounds the table of pieces
+constexpr uint32_t kMaxId = (1u << 24) - 1;  // beyond every vocabulary; bounds what is sized by ids
 constexpr std::string_view kMarker = SAIF_HF_MARKER;
 
 struct OwnedText : saif_hf_text {
@@ -88,7 +88,7 @@ class HfTokenizer final : public LoadedTokenizer {
             Errc::kBadFormat, parts_.source);
     parts_.tokenizer_json = std::string();
     try {
-      read_vocabulary();
+      read_added_tokens();
       read_named_tokens();
     } catch (...) {
       saif_hf_free(handle_);
@@ -150,28 +150,26 @@ class HfTokenizer final : public LoadedTokenizer {
     return std::string(text.view());
   }
 
-  std::string piece(int32_t id) const override { return knows(id) ? pieces_[static_cast<size_t>(id)].text : ""; }
+  std::string piece(int32_t id) const override { return find_piece(id).value_or(""); }
 
   std::string bytes(int32_t id) const override {
-    if (!knows(id)) return "";
-    const Entry& entry = pieces_[static_cast<size_t>(id)];
-    if ((entry.flags & kAdded) != 0) return entry.text;
-    if (rules_.kind == DecodingRules::Kind::kByteLevel) return byte_level_bytes(entry.text);
-    if (const auto byte = fallback_byte(entry.text)) return {static_cast<char>(*byte)};
-    return with_spaces(entry.text);
+    if (const auto added = added_.find(id); added != added_.end()) return added->second.text;
+    const std::string text = piece(id);
+    if (rules_.kind == DecodingRules::Kind::kByteLevel) return byte_level_bytes(text);
+    if (const auto byte = fallback_byte(text)) return {static_cast<char>(*byte)};
+    return with_spaces(text);
   }
 
   std::optional<int32_t> id_of(std::string_view piece) const override {
-    const auto found = ids_.find(piece);
-    return found == ids_.end() ? std::nullopt : std::optional(found->second);
+    const int64_t id = saif_hf_id(handle_, piece.data(), piece.size());
+    return id < 0 ? std::nullopt : std::optional(static_cast<int32_t>(id));
   }
   bool is_special(int32_t id) const override {
-    return knows(id) && (pieces_[static_cast<size_t>(id)].flags & kSpecial) != 0;
+    const auto added = added_.find(id);
+    return added != added_.end() && added->second.special;
   }
-  bool knows(int32_t id) const override {
-    return id >= 0 && static_cast<size_t>(id) < pieces_.size() && pieces_[static_cast<size_t>(id)].present;
-  }
-  int64_t vocab_size() const override { return static_cast<int64_t>(pieces_.size()); }
+  bool knows(int32_t id) const override { return find_piece(id).has_value(); }
+  int64_t vocab_size() const override { return vocab_size_; }
   std::optional<int32_t> bos_id() const override { return bos_id_; }
   const std::vector<int32_t>& stop_ids() const override { return parts_.stop_ids; }
   bool has_chat_template() const override { return !parts_.chat_template.empty(); }
@@ -182,11 +180,16 @@ class HfTokenizer final : public LoadedTokenizer {
   const std::string& source() const override { return parts_.source; }
 
  private:
-  struct Entry {
+  struct Added {
     std::string text;
-    uint32_t flags = 0;
-    bool present = false;
+    bool special = false;
   };
+
+  std::optional<std::string> find_piece(int32_t id) const {
+    OwnedText text;
+    if (id < 0 || saif_hf_piece(handle_, static_cast<uint32_t>(id), &text) == 0) return std::nullopt;
+    return std::string(text.view());
+  }
 
   void call_encode(std::string_view text, uint32_t flags, OwnedIds* found) const {
     if (const auto at = find_invalid_utf8(text)) {
@@ -207,29 +210,26 @@ class HfTokenizer final : public LoadedTokenizer {
                                             " begins a sequence of noncharacters that saif uses itself; remove it");
   }
 
-  void read_vocabulary() {
+  void read_added_tokens() {
+    const uint32_t end = saif_hf_end(handle_);
+    if (end > kMaxId + 1) {
+      throw Error(Errc::kBadFormat, parts_.source + ": token id " + std::to_string(end - 1) + " is above " +
+                                        std::to_string(kMaxId) + ", the largest that saif supports");
+    }
+    vocab_size_ = end;
     OwnedText blob, decoder, error;
-    require(saif_hf_vocabulary(handle_, &blob, &error), error, Errc::kBadFormat, parts_.source);
+    require(saif_hf_added_tokens(handle_, &blob, &error), error, Errc::kBadFormat, parts_.source);
     require(saif_hf_decoder(handle_, &decoder, &error), error, Errc::kBadFormat, parts_.source);
     rules_ = rules_of(decoder.view());
     std::string_view rest = blob.view();
     while (!rest.empty()) {
-      std::array<uint32_t, 3> head{};  // id, flags, size
+      std::array<uint32_t, 3> head{};  // id, special, size
       std::memcpy(head.data(), rest.data(), sizeof(head));
-      if (head[0] > kMaxId) {
-        throw Error(Errc::kBadFormat, parts_.source + ": token id " + std::to_string(head[0]) + " is above " +
-                                          std::to_string(kMaxId) + ", the largest that saif supports");
-      }
-      if (pieces_.size() <= head[0]) pieces_.resize(head[0] + 1);
-      pieces_[head[0]] = {std::string(rest.substr(sizeof(head), head[2])), head[1], true};
+      added_[static_cast<int32_t>(head[0])] = {std::string(rest.substr(sizeof(head), head[2])), head[1] != 0};
       rest.remove_prefix(sizeof(head) + head[2]);
     }
-    ids_.reserve(pieces_.size());
-    for (size_t id = 0; id < pieces_.size(); ++id) {
-      const Entry& entry = pieces_[id];
-      if (!entry.present) continue;
-      ids_[entry.text] = static_cast<int32_t>(id);
-      if ((entry.flags & kSpecial) != 0) special_texts_.push_back(entry.text);
+    for (const auto& [id, token] : added_) {
+      if (token.special) special_texts_.push_back(token.text);
     }
   }
 
@@ -253,8 +253,8 @@ class HfTokenizer final : public LoadedTokenizer {
   TokenizerParts parts_;  // without tokenizer_json
   saif_hf_tokenizer* handle_ = nullptr;
   DecodingRules rules_;
-  std::vector<Entry> pieces_;                          // by id
-  std::unordered_map<std::string_view, int32_t> ids_;  // keys point into pieces_
+  std::map<int32_t, Added> added_;  // by id
+  int64_t vocab_size_ = 0;          // one above the largest id
   std::vector<std::string> special_texts_;
   std::optional<int32_t> bos_id_;
   Json named_;

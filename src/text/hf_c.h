@@ -45,8 +45,14 @@ int saif_hf_encode(const saif_hf_tokenizer* tokenizer, const char* text, size_t 
 /* Ids without a token are left out. */
 int saif_hf_decode(const saif_hf_tokenizer* tokenizer, const uint32_t* ids, size_t size, int skip_special,
                    saif_hf_text* out, saif_hf_text* error);
-/* Records {u32 id, u32 flags (1 added, 2 special), u32 size, bytes}, native byte order; added tokens last. */
-int saif_hf_vocabulary(const saif_hf_tokenizer* tokenizer, saif_hf_text* out, saif_hf_text* error);
+/* One above the largest id. */
+uint32_t saif_hf_end(const saif_hf_tokenizer* tokenizer);
+/* 1 and the token's text, or 0 where the id has none. */
+int saif_hf_piece(const saif_hf_tokenizer* tokenizer, uint32_t id, saif_hf_text* out);
+/* The id of a token's text, or -1. */
+int64_t saif_hf_id(const saif_hf_tokenizer* tokenizer, const char* text, size_t size);
+/* Records {u32 id, u32 special (0 or 1), u32 size, bytes} of the added tokens, native byte order. */
+int saif_hf_added_tokens(const saif_hf_tokenizer* tokenizer, saif_hf_text* out, saif_hf_text* error);
 /* The "decoder" of the tokenizer as JSON, or null. */
 int saif_hf_decoder(const saif_hf_tokenizer* tokenizer, saif_hf_text* out, saif_hf_text* error);
 

@@ -101,18 +101,20 @@ class Vocabulary {
   Vocabulary(const TokenizerData& data, const std::string& source) : data_(data), source_(source) {
     if (data.tokens.empty()) throw Error(Errc::kBadFormat, source + ": " + data.key_prefix + "tokens is empty");
     require_length(data.types.size(), "token_type", true);
+    ids_.reserve(data.tokens.size());
+    first_.resize(data.tokens.size());
     for (size_t id = 0; id < data.tokens.size(); ++id) {
       if (const auto at = find_invalid_utf8(data.tokens[id])) {
         throw Error(Errc::kBadFormat, source + ": " + data.key_prefix + "tokens[" + std::to_string(id) + "]: byte " +
                                           std::to_string(*at) + " is not UTF-8");
       }
-      ids_.emplace(data.tokens[id], static_cast<int32_t>(id));
+      first_[id] = ids_.emplace(data.tokens[id], static_cast<int32_t>(id)).second;
     }
     for (const AddedToken& token : data.added) {
       if (token.id >= 0 && static_cast<size_t>(token.id) < size() && first(static_cast<size_t>(token.id))) {
-        ids_.erase(text(static_cast<size_t>(token.id)));
+        remove(text(static_cast<size_t>(token.id)));
       }
-      ids_.erase(token.text);
+      remove(token.text);
     }
   }
 
@@ -123,7 +125,7 @@ class Vocabulary {
   }
 
   TokenType type(size_t id) const { return data_.types.empty() ? TokenType::kNormal : data_.types[id]; }
-  bool first(size_t id) const { return find(data_.tokens[id]) == static_cast<int32_t>(id); }
+  bool first(size_t id) const { return first_[id]; }
   std::optional<int32_t> find(std::string_view text) const {
     const auto found = ids_.find(text);
     return found == ids_.end() ? std::nullopt : std::optional(found->second);
@@ -184,9 +186,17 @@ class Vocabulary {
   }
 
  private:
+  void remove(std::string_view text) {
+    const auto found = ids_.find(text);
+    if (found == ids_.end()) return;
+    first_[static_cast<size_t>(found->second)] = false;
+    ids_.erase(found);
+  }
+
   const TokenizerData& data_;
   const std::string& source_;
   std::unordered_map<std::string_view, int32_t> ids_;  // without data_.added
+  std::vector<bool> first_;                            // of each id: whether ids_ has it
 };
 
 // The ranked merges of a BPE as a JSON list of pairs.

@@ -125,6 +125,44 @@ class Folder {
   std::filesystem::path path_;
 };
 
+// The same model in every spelling of tokenizer.json, and one of another kind.
+TEST(Tokenizer, ReadsEverySpellingOfAModel) {
+  const std::string vocabulary = R"("vocab": {"a": 0, "b": 1, "ab": 3, "c": 2})";
+  for (const std::string& model : {
+           R"({"type": "BPE", )" + vocabulary + R"(, "merges": [["a", "b"]]})",
+           R"({"type": "BPE", "dropout": null, "fuse_unk": null, "later_key": [1], )" + vocabulary +
+               R"(, "merges": ["#version: 0.2", "a b"]})",
+           "{" + vocabulary + R"(, "merges": ["a b"], "type": "BPE"})",
+           "{" + vocabulary + R"(, "merges": [["a", "b"]]})",
+       }) {
+    const Folder folder;
+    folder.write("tokenizer.json", R"({"version": "1.0", "model": )" + model + R"(, "added_tokens": [
+        {"id": 4, "content": "<x>", "single_word": false, "lstrip": false, "rstrip": false, "normalized": false,
+         "special": true}]})");
+    const auto tokenizer = Tokenizer::load(folder.path());
+    EXPECT_EQ(tokenizer->encode("cab", {}), (Ids{2, 3})) << model;
+    EXPECT_EQ(tokenizer->encode("a<x>", {.parse_special = true}), (Ids{0, 4})) << model;
+    EXPECT_EQ(tokenizer->vocab_size(), 5);
+    EXPECT_EQ(tokenizer->piece(3), "ab");
+    EXPECT_EQ(tokenizer->piece(4), "<x>");
+    for (const int32_t none : {-1, 5}) EXPECT_EQ(tokenizer->piece(none), "");
+    EXPECT_EQ(tokenizer->id_of("ab"), 3);
+    EXPECT_EQ(tokenizer->id_of("<x>"), 4);
+    EXPECT_EQ(tokenizer->id_of("abc"), std::nullopt);
+    EXPECT_TRUE(tokenizer->is_special(4));
+    EXPECT_FALSE(tokenizer->is_special(3));
+  }
+  const Folder folder;
+  folder.write("tokenizer.json",
+               R"({"version": "1.0", "model": {"type": "WordLevel", "vocab": {"ab": 3, "?": 9}, "unk_token": "?"}})");
+  const auto words = Tokenizer::load(folder.path());
+  EXPECT_EQ(words->encode("ab", {}), (Ids{3}));
+  EXPECT_EQ(words->encode("x", {}), (Ids{9}));
+  EXPECT_EQ(words->vocab_size(), 10);
+  EXPECT_EQ(words->piece(9), "?");
+  EXPECT_EQ(words->piece(4), "");
+}
+
 TEST(Tokenizer, NamesWhatIsMissingOrBroken) {
   const Folder folder;
   const auto load = [&] { Tokenizer::load(folder.path()); };
@@ -134,6 +172,10 @@ TEST(Tokenizer, NamesWhatIsMissingOrBroken) {
   for (const char* broken :
        {"", "{", "{}", "[]", "null", R"({"model": {"type": "BPE"}})", "\xFF\xFE",
         R"({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a", "b"]]}})",
+        R"({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": ["aa"]}})",
+        R"({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}, "merges": [["a"]]}})",
+        R"({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 0}}})",
+        R"({"version": "1.0", "model": {"type": "Other", "vocab": {"a": 0}}})",
         R"({"version": "1.0", "model": {"type": "BPE", "vocab": {"a": 4000000000}, "merges": []}})"}) {
     folder.write("tokenizer.json", broken);
     EXPECT_NE(message_of(load).find("tokenizer.json"), std::string::npos) << broken;
