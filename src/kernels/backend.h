@@ -59,6 +59,16 @@ struct RmsNorm {
 
 enum class Activation { kSilu, kGeluTanh, kGeluErf, kRelu };
 
+// down(act(gate h) * (up h)), h = rms_norm(x), or x where the norm has no weight. gate, up [hidden, cols of x]; down.y may
+// be x.
+struct GatedMlp {
+  RmsNorm norm;
+  Activation activation = Activation::kSilu;
+  WeightView gate, up;
+  const float *gate_bias = nullptr, *up_bias = nullptr;  // [hidden] or nullptr
+  LinearPart down;                                       // [out, hidden]
+};
+
 // One layer's keys and values of one KV segment. Tokens sit at absolute positions [begin, begin + length).
 // k: [n_kv_heads][capacity / 16][d_head][16]  keys in transposed blocks of 16 tokens: scores of 16 keys at a time
 // v: [n_kv_heads][capacity][d_head]
@@ -114,12 +124,11 @@ class Backend {
   // All parts share x, which is rounded once. Dtypes may differ between parts.
   virtual void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) = 0;
 
-  // linear() of rms_norm(x) and of act(gate) * up, to the same bits, for callers that need nothing else of these: the
-  // fast backend keeps a row of them at a time.
+  // linear() of rms_norm(x), and all of an MLP, to the bits of their steps, for callers that need nothing in between: the
+  // fast backend keeps a row or a tile of it at a time.
   virtual void norm_linear(Mat<const float> x, const RmsNorm& norm, std::span<const LinearPart> parts,
                            Compute compute) = 0;
-  virtual void glu_linear(Activation act, Mat<const float> gate, Mat<const float> up, std::span<const LinearPart> parts,
-                          Compute compute) = 0;
+  virtual void gated_mlp(Mat<const float> x, const GatedMlp& mlp, Compute compute) = 0;
 
   // --- rows
   // y[i] = w[ids[i]] * scale

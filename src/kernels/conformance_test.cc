@@ -90,6 +90,69 @@ TEST_P(Linear, RowsDoNotDependOnTheBatch) {
   }
 }
 
+// The bits of its steps, each made with an operation of its own, whatever the number of rows and threads.
+TEST_P(Linear, GatedMlpHasTheBitsOfItsSteps) {
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(4);
+  struct Sizes {
+    int64_t rows, cols, hidden;
+    DType dtype;
+  };
+  for (const Sizes& s : {Sizes{1, 40, 57, DType::kF32}, Sizes{130, 88, 172, DType::kBf16}, Sizes{70, 41, 33, DType::kF16},
+                         Sizes{300, 64, 1, DType::kBf16}, Sizes{9, 576, 1536, DType::kBf16}}) {
+    const Tensor gate_w = random.weight(s.dtype, s.hidden, s.cols), up_w = random.weight(s.dtype, s.hidden, s.cols);
+    const Tensor down_w = random.weight(s.dtype, s.cols, s.hidden);
+    const Matrix x = random.matrix(s.rows, s.cols, 3), start = random.matrix(s.rows, s.cols, 5);
+    const Matrix norm = random.matrix(1, s.cols, 0), biases = random.matrix(2, s.hidden, 0);
+    for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
+      for (const bool normed : {false, true}) {
+        const RmsNorm rms{norm.mat().data(), 0.5f, 1e-5f};
+        Matrix expected = start, h = x, gate(s.rows, s.hidden), up(s.rows, s.hidden);
+        if (normed) cpu->rms_norm(x.mat(), rms.weight, rms.offset, rms.eps, h.mat());
+        const LinearPart parts[] = {{{gate_w.data(), s.dtype, s.hidden, s.cols}, biases.mat().row(0), gate.mat()},
+                                    {{up_w.data(), s.dtype, s.hidden, s.cols}, biases.mat().row(1), up.mat()}};
+        cpu->linear(h.mat(), parts, compute);
+        cpu->glu(Activation::kGeluTanh, gate.mat(), up.mat(), gate.mat());
+        LinearPart down{{down_w.data(), s.dtype, s.cols, s.hidden}, nullptr, expected.mat(), true};
+        cpu->linear(gate.mat(), {&down, 1}, compute);
+        for (const int threads : {1, 2}) {
+          const ThreadCount count(threads);
+          Matrix found = start;
+          down.y = found.mat();
+          cpu->gated_mlp(x.mat(),
+                         {normed ? rms : RmsNorm{}, Activation::kGeluTanh, parts[0].w, parts[1].w, parts[0].bias,
+                          parts[1].bias, down},
+                         compute);
+          expect_bits(expected.mat(), found.mat(), "gated_mlp of " + std::to_string(s.rows) + " rows");
+        }
+      }
+    }
+  }
+}
+
+// Most of all where it writes over its own input.
+TEST_P(Linear, GatedMlpAgreesWithReference) {
+  const auto ref = make_ref_backend(), cpu = make_cpu_backend(GetParam());
+  Random random(5);
+  for (const int64_t rows : {int64_t{3}, int64_t{65}}) {
+    const Tensor gate = random.weight(DType::kBf16, 100, 48), up = random.weight(DType::kBf16, 100, 48);
+    const Tensor down = random.weight(DType::kBf16, 48, 100);
+    const Matrix norm = random.matrix(1, 48, 0);
+    Matrix expected = random.matrix(rows, 48, 0), found = expected;
+    const auto call = [&](Backend& backend, Matrix& x) {
+      GatedMlp mlp{{norm.mat().data(), 0.0f, 1e-5f}, Activation::kSilu, {gate.data(), DType::kBf16, 100, 48},
+                   {up.data(), DType::kBf16, 100, 48}, nullptr, nullptr,
+                   {{down.data(), DType::kBf16, 48, 100}, nullptr, x.mat(), true}};
+      backend.gated_mlp(x.mat(), mlp, Compute::kF32);
+      mlp.up.out = 99;
+      EXPECT_THROW(backend.gated_mlp(x.mat(), mlp, Compute::kF32), Error);
+    };
+    call(*ref, expected);
+    call(*cpu, found);
+    expect_near(expected, found, 1e-4, "gated_mlp of " + std::to_string(rows) + " rows");
+  }
+}
+
 TEST_P(Linear, RefusesWrongShapes) {
   const auto cpu = make_cpu_backend(GetParam());
   Random random(3);

@@ -41,6 +41,18 @@ void check_linear(Mat<const float> x, std::span<const LinearPart> parts) {
   }
 }
 
+void check_gated_mlp(Mat<const float> x, const GatedMlp& mlp) {
+  check_weight(mlp.gate, "gated_mlp");
+  check_weight(mlp.up, "gated_mlp");
+  for (const WeightView* w : {&mlp.gate, &mlp.up}) {
+    SAIF_CHECK(w->in == x.cols(),
+               "gated_mlp: columns of x against `in` of gate and up: " + pair_text(x.cols(), w->in));
+    SAIF_CHECK(w->out == mlp.down.w.in, "gated_mlp: `out` of gate and up against `in` of down: " +
+                                            pair_text(w->out, mlp.down.w.in));
+  }
+  check_linear({nullptr, x.rows(), mlp.down.w.in}, {&mlp.down, 1});
+}
+
 void check_embed(const WeightView& w, std::span<const int32_t> ids, Mat<float> y) {
   check_weight(w, "embed");
   SAIF_CHECK(y.rows() == static_cast<int64_t>(ids.size()) && y.cols() == w.in, "embed: shape of y");

@@ -11,6 +11,7 @@ namespace saif::internal {
 void check_weight(const WeightView& w, const char* what);
 void check_dictionary(const WeightView& w, const char* what);  // a weight that is not made of blocks
 void check_linear(Mat<const float> x, std::span<const LinearPart> parts);
+void check_gated_mlp(Mat<const float> x, const GatedMlp& mlp);
 void check_embed(const WeightView& w, std::span<const int32_t> ids, Mat<float> y);
 void check_same(Mat<const float> x, Mat<const float> y, const char* what);
 void check_rope(Mat<float> x, int64_t d_head, std::span<const int32_t> positions, const RopeTable& table);

@@ -54,7 +54,7 @@ struct Forward::Impl {
   void mlp(int layer, Mat<float> x, Mat<const float> beside);
   void mlp_in_pieces(const BlockWeights& w, Mat<float> x);
   Mat<float> hidden(const MlpWeights& w, Mat<const float> h, const Tap& tap_pre, const Tap& tap_post);
-  bool mlp_fuses(const BlockWeights& w) const;
+  void gated_mlp(const MlpWeights& w, const NormWeights* before, Mat<const float> x, const LinearPart& down);
   Mat<float> mixture(const BlockWeights& w, Mat<const float> h);
   void project(Mat<const float> x, const LinearWeights& w, const NormWeights& post, const Tap& tap,
                Mat<float> residual);

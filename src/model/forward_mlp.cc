@@ -64,25 +64,36 @@ void Forward::Impl::norm_linear(Mat<const float> x, const NormWeights& w, std::i
   linear(norm(x, w, normed_.take(x.rows(), x.cols())), parts);
 }
 
-// Normed rows, gate and the hidden activations need not be written down.
-bool Forward::Impl::mlp_fuses(const BlockWeights& w) const {
-  return arch.pre_norms && arch.gated_mlp && !w.post_mlp.present() && arch.residual_scale == 1.0F;
-}
-
 void Forward::Impl::mlp_in_pieces(const BlockWeights& w, Mat<float> x) {
   for (int64_t first = 0; first < x.rows(); first += kMlpRows) {
     const Mat<float> piece = x.rows_range(first, std::min(x.rows(), first + kMlpRows));
-    if (mlp_fuses(w)) {
-      const Mat<float> gate = gate_.take(piece.rows(), w.mlp.gate.w.out), up = up_.take(piece.rows(), w.mlp.gate.w.out);
-      norm_linear(piece, w.ln2, {part(w.mlp.gate, gate), part(w.mlp.up, up)});
-      const LinearPart down = part(w.mlp.down, piece, true);
-      backend->glu_linear(activation, gate, up, {&down, 1}, model.compute());
-      continue;
+    if (!arch.gated_mlp) {
+      Mat<const float> h = piece;
+      if (arch.pre_norms) h = norm(piece, w.ln2, normed_.take(piece.rows(), arch.d_model));
+      project(hidden(w.mlp, h, {}, {}), w.mlp.down, w.post_mlp, {}, piece);
+    } else if (w.post_mlp.present() || arch.residual_scale != 1.0F) {
+      const Mat<float> out = out_.take(piece.rows(), arch.d_model);
+      gated_mlp(w.mlp, &w.ln2, piece, part(w.mlp.down, out));
+      add_to(w.post_mlp, {}, out, piece);
+    } else {
+      gated_mlp(w.mlp, &w.ln2, piece, part(w.mlp.down, piece, true));
     }
-    Mat<const float> h = piece;
-    if (arch.pre_norms) h = norm(piece, w.ln2, normed_.take(piece.rows(), arch.d_model));
-    project(hidden(w.mlp, h, {}, {}), w.mlp.down, w.post_mlp, {}, piece);
   }
+}
+
+// The whole MLP of x, normed where the architecture does so and `before` is given; nobody looks inside.
+void Forward::Impl::gated_mlp(const MlpWeights& w, const NormWeights* before, Mat<const float> x,
+                              const LinearPart& down) {
+  GatedMlp mlp{{}, activation, w.gate.w, w.up.w, w.gate.bias_data(), w.up.bias_data(), down};
+  Mat<const float> h = x;
+  if (before != nullptr && arch.pre_norms) {
+    if (arch.norm == NormKind::kRms) {
+      mlp.norm = {before->weight.data(), arch.norm_offset, arch.norm_eps};
+    } else {
+      h = norm(x, *before, normed_.take(x.rows(), x.cols()));
+    }
+  }
+  backend->gated_mlp(h, mlp, model.compute());
 }
 
 // The hidden activations of an MLP for rows h: [rows, d_mlp], valid until the next call.
@@ -131,7 +142,7 @@ Mat<float> Forward::Impl::mixture(const BlockWeights& w, Mat<const float> h) {
     const auto n = static_cast<int64_t>(rows.size());
     const Mat<float> in = routed_.take(n, arch.d_model), answer = answered_.take(n, arch.d_model);
     for (int64_t i = 0; i < n; ++i) std::copy_n(h.row(rows[static_cast<size_t>(i)].first), arch.d_model, in.row(i));
-    linear(hidden(w.experts[e], in, {}, {}), {part(w.experts[e].down, answer)});
+    gated_mlp(w.experts[e], nullptr, in, part(w.experts[e].down, answer));
     for (int64_t i = 0; i < n; ++i) {
       const auto [row, weight] = rows[static_cast<size_t>(i)];
       for (int64_t c = 0; c < arch.d_model; ++c) out.row(row)[c] += weight * answer.row(i)[c];

@@ -78,27 +78,34 @@ class CpuBackend final : public Backend {
 
   void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) override {
     internal::check_linear(x, parts);
-    linear_of({x.rows(), x.cols(), [x](int64_t r, float*) { return x.row(r); }}, parts, compute);
+    linear_of(plain_rows(x), parts, compute);
   }
 
   void norm_linear(Mat<const float> x, const RmsNorm& norm, std::span<const LinearPart> parts,
                    Compute compute) override {
     internal::check_linear(x, parts);
-    const auto normed = [&](int64_t r, float* scratch) {
-      rows_.rms_norm(x.rows_range(r, r + 1), norm.weight, norm.offset, norm.eps, {scratch, 1, x.cols()});
-      return scratch;
-    };
-    linear_of({x.rows(), x.cols(), normed}, parts, compute);
+    linear_of(normed_rows(x, norm), parts, compute);
   }
-  void glu_linear(Activation act, Mat<const float> gate, Mat<const float> up, std::span<const LinearPart> parts,
-                  Compute compute) override {
-    internal::check_same(gate, up, "glu");
-    internal::check_linear(gate, parts);
-    const auto multiplied = [&](int64_t r, float* scratch) {
-      rows_.glu(act, gate.rows_range(r, r + 1), up.rows_range(r, r + 1), {scratch, 1, gate.cols()});
+  void gated_mlp(Mat<const float> x, const GatedMlp& mlp, Compute compute) override {
+    internal::check_gated_mlp(x, mlp);
+    const cpu::RowSource in = mlp.norm.weight != nullptr ? normed_rows(x, mlp.norm) : plain_rows(x);
+    const auto combine = [&](Mat<const float> gate, Mat<const float> up, Mat<float> y) {
+      rows_.glu(mlp.activation, gate, up, y);
+    };
+    LinearPart gate{mlp.gate, mlp.gate_bias, {}}, up{mlp.up, mlp.up_bias, {}};
+    if (compute != Compute::kInt8 && !linear_.are_few(x.rows(), compute)) {
+      return linear_.run_gated(in, {gate, up, combine}, mlp.down, compute);
+    }
+    const int64_t rows = x.rows(), hidden = mlp.gate.out;
+    gate.y = {gate_.get<float>(rows * hidden), rows, hidden};
+    up.y = {up_.get<float>(rows * hidden), rows, hidden};
+    const LinearPart parts[] = {gate, up};
+    linear_of(in, parts, compute);
+    const auto combined = [&](int64_t r, float* scratch) {
+      combine(gate.y.rows_range(r, r + 1), up.y.rows_range(r, r + 1), {scratch, 1, hidden});
       return scratch;
     };
-    linear_of({gate.rows(), gate.cols(), multiplied}, parts, compute);
+    linear_of({rows, hidden, combined}, {&mlp.down, 1}, compute);
   }
 
   void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) override {
@@ -248,6 +255,16 @@ class CpuBackend final : public Backend {
   }
 
  private:
+  static cpu::RowSource plain_rows(Mat<const float> x) {
+    return {x.rows(), x.cols(), [x](int64_t r, float*) { return x.row(r); }};
+  }
+  cpu::RowSource normed_rows(Mat<const float> x, const RmsNorm& norm) const {
+    return {x.rows(), x.cols(), [this, x, norm](int64_t r, float* scratch) {
+              rows_.rms_norm(x.rows_range(r, r + 1), norm.weight, norm.offset, norm.eps, {scratch, 1, x.cols()});
+              return scratch;
+            }};
+  }
+
   void linear_of(const cpu::RowSource& x, std::span<const LinearPart> parts, Compute compute) {
     if (compute != Compute::kInt8) return linear_.run(x, parts, compute);
     SAIF_CHECK(has_int8(), "products of 8 bits on " + name());
@@ -291,6 +308,7 @@ class CpuBackend final : public Backend {
   cpu::Linear linear_;
   cpu::Int8Linear int8_;
   std::vector<LinearPart> int8_parts_, other_parts_;
+  cpu::Scratch gate_, up_;  // of a gated MLP of few rows
   const cpu::RowOps& rows_;
   const cpu::SparseOps& sparse_;
   cpu::AttendFunction attend_;

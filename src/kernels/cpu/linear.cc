@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "base/check.h"
 #include "base/parallel.h"
 
 namespace saif::cpu {
@@ -14,7 +15,7 @@ int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 struct Plan {
   const LinearKernel& kernel;
   std::span<const LinearPart> parts;
-  int64_t rows, n_units;
+  int64_t rows, cols, n_units;
   bool direct;
   int64_t block;      // outputs per task
   int64_t row_chunk;  // rows per task
@@ -47,10 +48,12 @@ int64_t direct_block(const LinearKernel& kernel, std::span<const LinearPart> par
   return kernel.lanes * std::max<int64_t>(1, kDirectBytes / panel_bytes);
 }
 
-Plan make_plan(const LinearKernel& kernel, const RowSource& x, std::span<const LinearPart> parts) {
-  Plan plan{kernel, parts, x.rows, 0, false, 0, 0, 0, 0, max_threads()};
-  plan.n_units = ceil_div(ceil_div(x.cols, kernel.inputs_per_unit), kUnitBlock) * kUnitBlock;
-  plan.direct = x.rows <= kernel.direct_rows;
+int64_t units_of(const LinearKernel& kernel, int64_t cols) {
+  return ceil_div(ceil_div(cols, kernel.inputs_per_unit), kUnitBlock) * kUnitBlock;
+}
+
+Plan make_plan(const LinearKernel& kernel, int64_t rows, int64_t cols, std::span<const LinearPart> parts) {
+  Plan plan{kernel, parts, rows, cols, units_of(kernel, cols), rows <= kernel.direct_rows, 0, 0, 0, 0, max_threads()};
   if (plan.direct) {
     plan.block = direct_block(kernel, parts, plan.threads);
   } else {
@@ -59,9 +62,9 @@ Plan make_plan(const LinearKernel& kernel, const RowSource& x, std::span<const L
   int64_t blocks = 0;
   for (const LinearPart& part : parts) blocks += ceil_div(part.w.out, plan.block);
   const int64_t wanted = ceil_div(4 * plan.threads, std::max<int64_t>(blocks, 1));
-  plan.row_chunks = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, x.rows / kMinRowChunk));
-  plan.row_chunk = ceil_div(ceil_div(x.rows, plan.row_chunks), 8) * 8;
-  plan.row_chunks = ceil_div(x.rows, plan.row_chunk);
+  plan.row_chunks = std::clamp<int64_t>(wanted, 1, std::max<int64_t>(1, rows / kMinRowChunk));
+  plan.row_chunk = ceil_div(ceil_div(rows, plan.row_chunks), 8) * 8;
+  plan.row_chunks = ceil_div(rows, plan.row_chunk);
   plan.n_tasks = blocks * plan.row_chunks;
   return plan;
 }
@@ -125,20 +128,103 @@ void pack_tile(const LinearKernel& kernel, const WeightTile& tile, int64_t n_uni
   kernel.pack(widen(tile, 0, tile.rows, wide), n_units, packed);
 }
 
+UnitRows rows_of(const Plan& plan, int64_t task, const uint32_t* units) {
+  const int64_t first = (task % plan.row_chunks) * plan.row_chunk;
+  return {units + first * plan.n_units, std::min(plan.row_chunk, plan.rows - first), plan.n_units};
+}
+
+Ahead ahead_of(const Block& block) {
+  return {static_cast<const char*>(block.tile.data),
+          block.part != nullptr ? block.tile.rows * block.part->w.row_bytes() : 0};
+}
+
+// The block of which a thread is likely to take a task after this one: threads in step take every such task.
+Block next_block(const Plan& plan, int64_t task) { return block_of(plan, task + plan.threads); }
+
 void run_task(const Plan& plan, int64_t task, const uint32_t* units, TaskScratch& scratch) {
   const Block block = block_of(plan, task);
   const LinearPart& part = *block.part;
   const int64_t first_row = (task % plan.row_chunks) * plan.row_chunk;
-  const UnitRows x{units + first_row * plan.n_units, std::min(plan.row_chunk, plan.rows - first_row), plan.n_units};
+  const UnitRows x = rows_of(plan, task, units);
   const LinearOutput out{part.y.row(first_row) + block.first, part.y.stride(), block.tile.rows,
                          part.bias != nullptr ? part.bias + block.first : nullptr, part.accumulate};
   if (plan.direct) return run_direct(plan.kernel, x, block.tile, out, scratch.wide);
   auto* packed = scratch.packed.get<uint32_t>(plan.n_units * plan.block);
   pack_tile(plan.kernel, block.tile, plan.n_units, packed, scratch.wide);
-  const Block next = block_of(plan, task + plan.threads);  // threads in step take every such task
-  const Ahead ahead{static_cast<const char*>(next.tile.data),
-                    next.part != nullptr ? next.tile.rows * next.part->w.row_bytes() : 0};
-  plan.kernel.multiply(x, packed, out, ahead);
+  plan.kernel.multiply(x, packed, out, ahead_of(next_block(plan, task)));
+}
+
+// The rows and outputs of a task of `plan`, which is that of gate, of both products, combined and rounded into
+// `hidden`, [rows][hidden_units].
+void run_gated_task(const Plan& plan, const GatedProducts& products, int64_t task, const uint32_t* units,
+                    TaskScratch& scratch, uint32_t* hidden) {
+  const Block gate = block_of(plan, task);
+  Block up = gate;
+  up.part = &products.up;
+  const WeightView& w = products.up.w;
+  up.tile = {static_cast<const std::byte*>(w.data) + gate.first * w.row_bytes(), w.dtype, gate.tile.rows, w.in, w.blocks};
+
+  const UnitRows x = rows_of(plan, task, units);
+  auto* tiles = scratch.tiles.get<float>(2 * x.rows * plan.block);
+  const Mat<float> gated(tiles, x.rows, gate.tile.rows, plan.block);
+  const Mat<float> upped(tiles + x.rows * plan.block, x.rows, gate.tile.rows, plan.block);
+  const auto multiply = [&](const Block& block, Mat<float> y, const Block& next) {
+    auto* packed = scratch.packed.get<uint32_t>(plan.n_units * plan.block);
+    pack_tile(plan.kernel, block.tile, plan.n_units, packed, scratch.wide);
+    const float* bias = block.part->bias;
+    plan.kernel.multiply(x, packed, {y.data(), y.stride(), y.cols(), bias != nullptr ? bias + block.first : nullptr},
+                         ahead_of(next));
+  };
+  multiply(gate, gated, up);
+  multiply(up, upped, next_block(plan, task));
+  products.combine(gated, upped, gated);
+
+  const int64_t hidden_units = units_of(plan.kernel, products.gate.w.out);
+  const int64_t first = gate.first / plan.kernel.inputs_per_unit;
+  const bool last = gate.first + gate.tile.rows == products.gate.w.out;  // also writes the zeros after it
+  const int64_t n = last ? hidden_units - first : gate.tile.rows / plan.kernel.inputs_per_unit;
+  const int64_t first_row = (task % plan.row_chunks) * plan.row_chunk;
+  for (int64_t r = 0; r < x.rows; ++r) {
+    plan.kernel.round(gated.row(r), gated.cols(), hidden + (first_row + r) * hidden_units + first, n);
+  }
+}
+
+// round(row, scratch) for each of n_rounds rows, then run(task, scratch) for each task of the plan.
+template <class Round, class Run>
+void sweep(const Plan& plan, int64_t n_rounds, const Round& round, const Run& run, std::vector<TaskScratch>& scratch) {
+  scratch.resize(std::max(scratch.size(), static_cast<size_t>(plan.threads)));
+  int64_t outputs = 0;
+  for (const LinearPart& part : plan.parts) outputs += part.w.out;
+  const bool parallel = plan.threads > 1 && !omp_in_parallel() && plan.rows * plan.cols * outputs > kSerialWork;
+  const bool round_here = !parallel || n_rounds * plan.cols <= kSerialRound;
+  for (int64_t r = 0; round_here && r < n_rounds; ++r) round(r, scratch[0]);
+  if (!parallel) {
+    for (int64_t t = 0; t < plan.n_tasks; ++t) run(t, scratch[0]);
+    return;
+  }
+#pragma omp parallel num_threads(plan.threads)
+  {
+    TaskScratch& mine = scratch[static_cast<size_t>(omp_get_thread_num())];
+    if (!round_here) {
+#pragma omp for schedule(static)
+      for (int64_t r = 0; r < n_rounds; ++r) round(r, mine);
+    }
+    if (plan.direct) {  // neighbours in memory to the same thread, which fetches ahead
+#pragma omp for schedule(guided) nowait
+      for (int64_t t = 0; t < plan.n_tasks; ++t) run(t, mine);
+    } else {
+#pragma omp for schedule(dynamic, 1) nowait
+      for (int64_t t = 0; t < plan.n_tasks; ++t) run(t, mine);
+    }
+  }
+}
+
+// What sweep() rounds: a row of x into its units.
+auto rounding(const Plan& plan, const RowSource& x, uint32_t* units) {
+  return [&plan, &x, units](int64_t r, TaskScratch& scratch) {
+    const float* row = x.row(r, scratch.row.get<float>(x.cols));
+    plan.kernel.round(row, x.cols, units + r * plan.n_units, plan.n_units);
+  };
 }
 
 }  // namespace
@@ -152,37 +238,27 @@ LinearKernels linear_kernels(Isa isa) {
 
 void Linear::run(const RowSource& x, std::span<const LinearPart> parts, Compute compute) {
   if (x.rows == 0 || parts.empty()) return;
-  const Plan plan = make_plan(compute == Compute::kBf16 ? *kernels_.bf16 : *kernels_.f32, x, parts);
+  const Plan plan = make_plan(kernel_of(compute), x.rows, x.cols, parts);
   auto* units = units_.get<uint32_t>(plan.rows * plan.n_units);
-  scratch_.resize(std::max(scratch_.size(), static_cast<size_t>(plan.threads)));
-  int64_t outputs = 0;
-  for (const LinearPart& part : parts) outputs += part.w.out;
-  const bool parallel = plan.threads > 1 && !omp_in_parallel() && x.rows * x.cols * outputs > kSerialWork;
-  const bool round_here = !parallel || x.rows * x.cols <= kSerialRound;
-  const auto round = [&](int64_t r, TaskScratch& scratch) {
-    const float* row = x.row(r, scratch.row.get<float>(x.cols));
-    plan.kernel.round(row, x.cols, units + r * plan.n_units, plan.n_units);
+  const auto run = [&](int64_t task, TaskScratch& scratch) { run_task(plan, task, units, scratch); };
+  sweep(plan, x.rows, rounding(plan, x, units), run, scratch_);
+}
+
+void Linear::run_gated(const RowSource& x, const GatedProducts& products, const LinearPart& down, Compute compute) {
+  if (x.rows == 0) return;
+  const LinearKernel& kernel = kernel_of(compute);
+  const Plan plan = make_plan(kernel, x.rows, x.cols, {&products.gate, 1});
+  SAIF_CHECK(!plan.direct, "run_gated of few rows");
+  auto* units = units_.get<uint32_t>(plan.rows * plan.n_units);
+  auto* hidden = hidden_.get<uint32_t>(plan.rows * units_of(kernel, products.gate.w.out));
+  const auto gated = [&](int64_t task, TaskScratch& scratch) {
+    run_gated_task(plan, products, task, units, scratch, hidden);
   };
-  for (int64_t r = 0; round_here && r < plan.rows; ++r) round(r, scratch_[0]);
-  if (!parallel) {
-    for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch_[0]);
-    return;
-  }
-#pragma omp parallel num_threads(plan.threads)
-  {
-    TaskScratch& scratch = scratch_[static_cast<size_t>(omp_get_thread_num())];
-    if (!round_here) {
-#pragma omp for schedule(static)
-      for (int64_t r = 0; r < plan.rows; ++r) round(r, scratch);
-    }
-    if (plan.direct) {  // neighbours in memory to the same thread, which fetches ahead
-#pragma omp for schedule(guided) nowait
-      for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch);
-    } else {
-#pragma omp for schedule(dynamic, 1) nowait
-      for (int64_t t = 0; t < plan.n_tasks; ++t) run_task(plan, t, units, scratch);
-    }
-  }
+  sweep(plan, x.rows, rounding(plan, x, units), gated, scratch_);
+
+  const Plan last = make_plan(kernel, x.rows, down.w.in, {&down, 1});
+  const auto run = [&](int64_t task, TaskScratch& scratch) { run_task(last, task, hidden, scratch); };
+  sweep(last, 0, [](int64_t, TaskScratch&) {}, run, scratch_);
 }
 
 }  // namespace saif::cpu

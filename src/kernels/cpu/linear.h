@@ -56,7 +56,7 @@ struct LinearKernel {
   int64_t panels;  // panels of a block, at most
   int64_t inputs_per_unit;
   int64_t direct_rows;  // up to so many rows `direct` is the better way; 0: never
-  void (*round)(const float* x, int64_t n, uint32_t* units, int64_t n_units);
+  void (*round)(const float* x, int64_t n, uint32_t* units, int64_t n_units);  // writes n_units, zeros past x
   void (*pack)(const WeightTile& w, int64_t n_units, uint32_t* packed);
   void (*multiply)(const UnitRows& x, const uint32_t* packed, const LinearOutput& out, const Ahead& ahead);
   void (*direct)(const UnitRows& x, const WeightTile& w, const LinearOutput& out);  // any number of w.rows
@@ -92,6 +92,7 @@ struct TaskScratch {
   Scratch packed;  // the block of a task
   Scratch wide;    // its weights, where the kernel cannot read them as they are stored
   Scratch row;     // of x, before it is rounded
+  Scratch tiles;   // of a gated MLP: what the task's block of gate and of up gives
 };
 
 // Rows of x, each made when it is rounded: into `scratch` [cols], or anywhere else.
@@ -100,14 +101,31 @@ struct RowSource {
   std::function<const float*(int64_t row, float* scratch)> row;
 };
 
+// What of a gated MLP comes before its last product. combine(gate, up, y): y = act(gate) * up; y may be gate.
+struct GatedProducts {
+  LinearPart gate, up;  // without y
+  std::function<void(Mat<const float>, Mat<const float>, Mat<float>)> combine;
+};
+
+// Compute::kInt8 is none of its types.
 class Linear {
  public:
   explicit Linear(Isa isa) : kernels_(linear_kernels(isa)) {}
   void run(const RowSource& x, std::span<const LinearPart> parts, Compute compute);
 
+  // Whether so many rows are few: then each weight is read from memory for them alone, and run_gated gains nothing.
+  bool are_few(int64_t rows, Compute compute) const { return rows <= kernel_of(compute).direct_rows; }
+  // `down` of the combined products of x, of which only a tile per thread exists before it is rounded.
+  void run_gated(const RowSource& x, const GatedProducts& products, const LinearPart& down, Compute compute);
+
  private:
+  const LinearKernel& kernel_of(Compute compute) const {
+    return compute == Compute::kBf16 ? *kernels_.bf16 : *kernels_.f32;
+  }
+
   LinearKernels kernels_;
   Scratch units_;                     // x of the call
+  Scratch hidden_;                    // the combined products of run_gated, as units
   std::vector<TaskScratch> scratch_;  // one per thread
 };
 

@@ -38,10 +38,14 @@ SAIF_AVX512 SAIF_INLINE __m512 round_bf16(__m512 v) {
   return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
 }
 
+SAIF_AVX512 SAIF_INLINE __mmask16 first_of_16(int64_t n) {
+  return static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << std::max<int64_t>(n, 0)) - 1);
+}
+
 // n valid elements of 16, as float32
 template <DType kType>
 SAIF_AVX512 SAIF_INLINE __m512 load_f32(const WeightTile& w, int64_t row, int64_t input, int64_t n) {
-  const auto mask = static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << std::max<int64_t>(n, 0)) - 1);
+  const __mmask16 mask = first_of_16(n);
   if constexpr (kType == DType::kF32) return _mm512_maskz_loadu_ps(mask, at<float>(w, row, input));
   const __m256i half = _mm256_maskz_loadu_epi16(mask, at<uint16_t>(w, row, input));
   if constexpr (kType == DType::kBf16) return widen_bf16(half);
@@ -288,23 +292,21 @@ SAIF_AVX512 void direct(const UnitRows& x, const WeightTile& w, const LinearOutp
 // --- x to units
 
 SAIF_AVX512 SAIF_INLINE __m512 load_x(const float* x, int64_t i, int64_t n) {
-  const int64_t left = n - i;
-  const auto mask = static_cast<__mmask16>(left >= 16 ? 0xffff : (1 << std::max<int64_t>(left, 0)) - 1);
-  return _mm512_maskz_loadu_ps(mask, x + i);
+  return _mm512_maskz_loadu_ps(first_of_16(n - i), x + i);
 }
 
 template <bool kRound>
 SAIF_AVX512 void units_f32(const float* x, int64_t n, uint32_t* units, int64_t n_units) {
   for (int64_t u = 0; u < n_units; u += 16) {
     const __m512 v = load_x(x, u, n);
-    _mm512_storeu_ps(units + u, kRound ? round_bf16(v) : v);
+    _mm512_mask_storeu_ps(units + u, first_of_16(n_units - u), kRound ? round_bf16(v) : v);
   }
 }
 
 SAIF_AVX512 void units_bf16(const float* x, int64_t n, uint32_t* units, int64_t n_units) {
   for (int64_t u = 0; u < n_units; u += 16) {
     const __m512 low = load_x(x, 2 * u, n), high = load_x(x, 2 * u + 16, n);
-    _mm512_storeu_si512(units + u, (__m512i)_mm512_cvtne2ps_pbh(high, low));
+    _mm512_mask_storeu_epi32(units + u, first_of_16(n_units - u), (__m512i)_mm512_cvtne2ps_pbh(high, low));
   }
 }
 

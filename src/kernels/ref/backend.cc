@@ -139,12 +139,22 @@ class RefBackend final : public Backend {
     rms_norm(x, norm.weight, norm.offset, norm.eps, h);
     linear(h, parts, compute);
   }
-  void glu_linear(Activation act, Mat<const float> gate, Mat<const float> up, std::span<const LinearPart> parts,
-                  Compute compute) override {
-    std::vector<float> memory(static_cast<size_t>(gate.rows() * gate.cols()));
-    const Mat<float> h(memory.data(), gate.rows(), gate.cols());
-    glu(act, gate, up, h);
+  void gated_mlp(Mat<const float> x, const GatedMlp& mlp, Compute compute) override {
+    internal::check_gated_mlp(x, mlp);
+    const int64_t rows = x.rows(), hidden = mlp.gate.out;
+    std::vector<float> normed(static_cast<size_t>(rows * x.cols())), gated(static_cast<size_t>(rows * hidden)),
+        upped(gated.size());
+    Mat<const float> h = x;
+    if (mlp.norm.weight != nullptr) {
+      const Mat<float> to(normed.data(), rows, x.cols());
+      rms_norm(x, mlp.norm.weight, mlp.norm.offset, mlp.norm.eps, to);
+      h = to;
+    }
+    const Mat<float> gate(gated.data(), rows, hidden), up(upped.data(), rows, hidden);
+    const LinearPart parts[] = {{mlp.gate, mlp.gate_bias, gate}, {mlp.up, mlp.up_bias, up}};
     linear(h, parts, compute);
+    glu(mlp.activation, gate, up, gate);
+    linear(gate, {&mlp.down, 1}, compute);
   }
 
   void embed(const WeightView& w, std::span<const int32_t> ids, float scale, Mat<float> y) override {
