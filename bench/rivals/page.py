@@ -170,7 +170,7 @@ their time or memory over its. A row in which saif is not ahead is in **bold**.
   Transformers in bfloat16 under inference mode, the attention it chooses, key-value cache, logits of the last token only.
 * saif tuned is `--weights resident --kv bf16` (matrices copied into huge pages at load, keys and values in bfloat16), and
   with Q8_0 and Q4_K_M `--quantised int8`: activations rounded to 8 bits, as llama.cpp always has them with these types.
-  Without it saif multiplies quantised weights with activations of full width.
+  Without it saif multiplies quantised weights with activations of full width. Memory: `--kv bf16` alone.
 * Prefill: a prompt of random tokens up to its next token, `llama-bench -p`. Decode: sequences that go on from 8 tokens
   each, `llama-bench -n` and `llama-batched-bench`. Runs within a round last about half a second, at least one, after a
   warm-up; their median or mean counts, the best of them never does.

@@ -194,7 +194,12 @@ class SaifTuned(Saif):
         self.flags = ["--weights", "resident", "--kv", "bf16"] + (["--quantised", "int8"] if kind != "bf16" else [])
 
     def measure(self, rows):
-        return super().measure(rows)[0], {}
+        values = super().measure([r for r in rows if r != "memory"])[0]
+        if "memory" in rows:
+            self.flags, flags = ["--kv", "bf16"], self.flags  # weights where they lie
+            values.update(super().measure(["memory"])[0])
+            self.flags = flags
+        return values, {}
 
 
 class Llama:
@@ -338,7 +343,7 @@ def rows_of(program, kind, rows):
     if program == "transformers" and kind != "bf16":
         return []
     if program == "saif tuned":
-        return [r for r in rows if r.startswith(("prefill", "decode"))]
+        return [r for r in rows if r.startswith(("prefill", "decode", "memory"))]
     return [r for r in rows if not (program == "llama.cpp" and r == "discovery")]
 
 
