@@ -60,6 +60,26 @@ TEST_F(Usage, HelpOfEveryVerb) {
 
 TEST_F(Usage, VersionIsOneLine) { EXPECT_TRUE(good({"--version"}).out.starts_with("saif ")); }
 
+// libgomp says on standard error what it was started with; the last start counts.
+TEST_F(Usage, ThreadsSpinShortlyUnlessTheUserSaysOtherwise) {
+  const auto spins = [](test::Words settings) {
+    test::Words words = {"-u", "OMP_WAIT_POLICY", "-u", "GOMP_SPINCOUNT", "OMP_DISPLAY_ENV=verbose"};
+    words.insert(words.end(), settings.begin(), settings.end());
+    words.insert(words.end(), {test::saif_binary(), "--version"});
+    const test::ProgramResult ran = test::run_program("/usr/bin/env", words);
+    EXPECT_TRUE(ran.out.starts_with("saif ")) << ran.out;
+    std::string found;
+    for (const std::string& line : test::lines_of(ran.err)) {
+      const size_t at = line.find("GOMP_SPINCOUNT = '");
+      if (at != std::string::npos) found = line.substr(at + 18, line.find('\'', at + 18) - at - 18);
+    }
+    return found;
+  };
+  EXPECT_EQ(spins({}), "1000");
+  EXPECT_EQ(spins({"GOMP_SPINCOUNT=77"}), "77");
+  EXPECT_EQ(spins({"OMP_WAIT_POLICY=passive"}), "0");
+}
+
 TEST_F(Usage, UnknownWordsOfferTheNearest) {
   bad({"tokenise"}, 2, {"tokenise", "did you mean tokenize?"});
   bad({"run", "x", "-p", "a", "--topk", "3"}, 2, {"--topk", "did you mean --top-k?", "saif run --help"});

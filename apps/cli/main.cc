@@ -5,6 +5,7 @@
 #include <new>
 
 #include "saif/machine.h"
+#include "spinning.h"
 #include "verbs.h"
 
 namespace {
@@ -81,6 +82,7 @@ int parse_and_run(CLI::App& root, int argc, char** argv) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  limit_spinning(argv);
   Context context;
   g_control = &context.control;
   std::signal(SIGINT, on_interrupt);
