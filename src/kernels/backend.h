@@ -59,8 +59,8 @@ struct RmsNorm {
 
 enum class Activation { kSilu, kGeluTanh, kGeluErf, kRelu };
 
-// down(act(gate h) * (up h)), h = rms_norm(x), or x where the norm has no weight. gate, up [hidden, cols of x]; down.y may
-// be x.
+// down(act(gate h) * (up h)), h = rms_norm(x), or x where the norm has no weight. gate, up [hidden, cols of x]; down.y
+// may be x.
 struct GatedMlp {
   RmsNorm norm;
   Activation activation = Activation::kSilu;
@@ -124,8 +124,8 @@ class Backend {
   // All parts share x, which is rounded once. Dtypes may differ between parts.
   virtual void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) = 0;
 
-  // linear() of rms_norm(x), and all of an MLP, to the bits of their steps, for callers that need nothing in between: the
-  // fast backend keeps a row or a tile of it at a time.
+  // linear() of rms_norm(x), and all of an MLP, to the bits of their steps, for callers that need nothing in between:
+  // the fast backend keeps a row or a tile of it at a time.
   virtual void norm_linear(Mat<const float> x, const RmsNorm& norm, std::span<const LinearPart> parts,
                            Compute compute) = 0;
   virtual void gated_mlp(Mat<const float> x, const GatedMlp& mlp, Compute compute) = 0;

@@ -98,8 +98,9 @@ TEST_P(Linear, GatedMlpHasTheBitsOfItsSteps) {
     int64_t rows, cols, hidden;
     DType dtype;
   };
-  for (const Sizes& s : {Sizes{1, 40, 57, DType::kF32}, Sizes{130, 88, 172, DType::kBf16}, Sizes{70, 41, 33, DType::kF16},
-                         Sizes{300, 64, 1, DType::kBf16}, Sizes{9, 576, 1536, DType::kBf16}}) {
+  for (const Sizes& s :
+       {Sizes{1, 40, 57, DType::kF32}, Sizes{130, 88, 172, DType::kBf16}, Sizes{70, 41, 33, DType::kF16},
+        Sizes{300, 64, 1, DType::kBf16}, Sizes{9, 576, 1536, DType::kBf16}}) {
     const Tensor gate_w = random.weight(s.dtype, s.hidden, s.cols), up_w = random.weight(s.dtype, s.hidden, s.cols);
     const Tensor down_w = random.weight(s.dtype, s.cols, s.hidden);
     const Matrix x = random.matrix(s.rows, s.cols, 3), start = random.matrix(s.rows, s.cols, 5);
@@ -140,8 +141,12 @@ TEST_P(Linear, GatedMlpAgreesWithReference) {
     const Matrix norm = random.matrix(1, 48, 0);
     Matrix expected = random.matrix(rows, 48, 0), found = expected;
     const auto call = [&](Backend& backend, Matrix& x) {
-      GatedMlp mlp{{norm.mat().data(), 0.0f, 1e-5f}, Activation::kSilu, {gate.data(), DType::kBf16, 100, 48},
-                   {up.data(), DType::kBf16, 100, 48}, nullptr, nullptr,
+      GatedMlp mlp{{norm.mat().data(), 0.0f, 1e-5f},
+                   Activation::kSilu,
+                   {gate.data(), DType::kBf16, 100, 48},
+                   {up.data(), DType::kBf16, 100, 48},
+                   nullptr,
+                   nullptr,
                    {{down.data(), DType::kBf16, 48, 100}, nullptr, x.mat(), true}};
       backend.gated_mlp(x.mat(), mlp, Compute::kF32);
       mlp.up.out = 99;

@@ -45,10 +45,9 @@ void check_gated_mlp(Mat<const float> x, const GatedMlp& mlp) {
   check_weight(mlp.gate, "gated_mlp");
   check_weight(mlp.up, "gated_mlp");
   for (const WeightView* w : {&mlp.gate, &mlp.up}) {
-    SAIF_CHECK(w->in == x.cols(),
-               "gated_mlp: columns of x against `in` of gate and up: " + pair_text(x.cols(), w->in));
-    SAIF_CHECK(w->out == mlp.down.w.in, "gated_mlp: `out` of gate and up against `in` of down: " +
-                                            pair_text(w->out, mlp.down.w.in));
+    SAIF_CHECK(w->in == x.cols(), "gated_mlp: columns of x against `in` of gate and up: " + pair_text(x.cols(), w->in));
+    SAIF_CHECK(w->out == mlp.down.w.in,
+               "gated_mlp: `out` of gate and up against `in` of down: " + pair_text(w->out, mlp.down.w.in));
   }
   check_linear({nullptr, x.rows(), mlp.down.w.in}, {&mlp.down, 1});
 }

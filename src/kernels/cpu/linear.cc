@@ -162,7 +162,8 @@ void run_gated_task(const Plan& plan, const GatedProducts& products, int64_t tas
   Block up = gate;
   up.part = &products.up;
   const WeightView& w = products.up.w;
-  up.tile = {static_cast<const std::byte*>(w.data) + gate.first * w.row_bytes(), w.dtype, gate.tile.rows, w.in, w.blocks};
+  up.tile = {static_cast<const std::byte*>(w.data) + gate.first * w.row_bytes(), w.dtype, gate.tile.rows, w.in,
+             w.blocks};
 
   const UnitRows x = rows_of(plan, task, units);
   auto* tiles = scratch.tiles.get<float>(2 * x.rows * plan.block);
@@ -258,7 +259,8 @@ void Linear::run_gated(const RowSource& x, const GatedProducts& products, const 
 
   const Plan last = make_plan(kernel, x.rows, down.w.in, {&down, 1});
   const auto run = [&](int64_t task, TaskScratch& scratch) { run_task(last, task, hidden, scratch); };
-  sweep(last, 0, [](int64_t, TaskScratch&) {}, run, scratch_);
+  sweep(
+      last, 0, [](int64_t, TaskScratch&) {}, run, scratch_);
 }
 
 }  // namespace saif::cpu
