@@ -19,30 +19,14 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
-from sae_lens import (
-    SAE,
-    BatchTopKTrainingSAE,
-    BatchTopKTrainingSAEConfig,
-    JumpReLUTrainingSAE,
-    JumpReLUTrainingSAEConfig,
-    TopKTrainingSAE,
-    TopKTrainingSAEConfig,
-)
+from rival_sae_train import rival_sae
+from sae_lens import SAE
 from sae_lens.config import SAETrainerConfig
 from sae_lens.training.sae_trainer import SAETrainer
 
 BATCH, CONTEXT = 1024, 160
 SCALING = 1000  # SAELens' own number
 MARKS = re.compile(r"<\|\w+\|>")  # of chat templates: as text, not as tokens, they would be the same for nobody
-
-
-def rival_sae(kind, d_in, args):
-    common = {"d_in": d_in, "d_sae": args.d_sae, "normalize_activations": "expected_average_only_in"}
-    if kind == "topk":
-        return TopKTrainingSAE(TopKTrainingSAEConfig(**common, k=args.k))
-    if kind == "batchtopk":
-        return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**common, k=args.k))
-    return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**common, l0_coefficient=args.l0_coefficient))
 
 
 def captured(args, documents, name):
@@ -61,7 +45,8 @@ def train_rival(kind, rows, args):
     torch.manual_seed(0)
     steps = len(rows) // BATCH
     order = torch.randperm(len(rows))[:steps * BATCH].view(steps, BATCH)
-    sae = rival_sae(kind, rows.shape[1], args)
+    sae = rival_sae(kind, rows.shape[1], args.d_sae, args.k, args.l0_coefficient,
+                    normalize_activations="expected_average_only_in")
     config = SAETrainerConfig(total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=args.lr,
                               lr_end=args.lr / 10, lr_warm_up_steps=steps // 50, lr_decay_steps=steps // 5)
     # The scale of the rows is estimated from the first SCALING batches, which are not trained on.

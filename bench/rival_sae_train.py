@@ -30,12 +30,14 @@ from sae_lens.training.sae_trainer import SAETrainer
 BATCH, D_SAE, K = 4096, 16384, 64
 
 
-def rival(kind, d_in):
+def rival_sae(kind, d_in, d_sae, k, l0_coefficient=1.0, **options):
+    """SAELens' training SAE of a kind; k is of topk and batchtopk, l0_coefficient of jumprelu."""
+    common = {"d_in": d_in, "d_sae": d_sae, **options}
     if kind == "topk":
-        return TopKTrainingSAE(TopKTrainingSAEConfig(d_in=d_in, d_sae=D_SAE, k=K))
+        return TopKTrainingSAE(TopKTrainingSAEConfig(**common, k=k))
     if kind == "batchtopk":
-        return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(d_in=d_in, d_sae=D_SAE, k=K))
-    return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(d_in=d_in, d_sae=D_SAE))
+        return BatchTopKTrainingSAE(BatchTopKTrainingSAEConfig(**common, k=k))
+    return JumpReLUTrainingSAE(JumpReLUTrainingSAEConfig(**common, l0_coefficient=l0_coefficient))
 
 
 def measure_rival(kind, d_in, steps):
@@ -43,7 +45,7 @@ def measure_rival(kind, d_in, steps):
     torch.manual_seed(0)
     x = torch.randn(BATCH, d_in)
     config = SAETrainerConfig(total_training_samples=1000 * BATCH, train_batch_size_samples=BATCH, lr=2e-4, lr_end=2e-4)
-    trainer = SAETrainer(cfg=config, sae=rival(kind, d_in), data_provider=iter([]))
+    trainer = SAETrainer(cfg=config, sae=rival_sae(kind, d_in, D_SAE, K), data_provider=iter([]))
     trainer._train_step(sae=trainer.sae, sae_in=x)
     trainer.n_training_steps = 1
     wall, processor = time.perf_counter(), time.process_time()
