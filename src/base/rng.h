@@ -5,6 +5,8 @@
 #include <array>
 #include <cmath>
 #include <cstdint>
+#include <utility>
+#include <vector>
 
 namespace saif {
 
@@ -55,5 +57,11 @@ class Rng {
   std::array<uint32_t, 4> block_{};
   int used_ = 4;
 };
+
+// Fisher-Yates: every order is equally likely.
+template <typename T>
+void shuffle(std::vector<T>& items, Rng& rng) {
+  for (size_t i = items.size(); i > 1; --i) std::swap(items[i - 1], items[rng.below(i)]);
+}
 
 }  // namespace saif

@@ -211,16 +211,6 @@ void ActivationCache::remove(const Request& request) {
   for (size_t s = 0; s < request.sites.size(); ++s) std::filesystem::remove(file_of(request, s), ignored);
 }
 
-namespace {
-
-// Fisher-Yates.
-void shuffle(std::vector<int64_t>& items, uint64_t seed, uint64_t stream) {
-  Rng rng(seed, stream);
-  for (size_t i = items.size(); i > 1; --i) std::swap(items[i - 1], items[rng.below(i)]);
-}
-
-}  // namespace
-
 ShuffledOrder::ShuffledOrder(int64_t rows, int64_t buffer, int64_t seed)
     : rows_(rows),
       blocks_((rows + kBlock - 1) / kBlock),
@@ -232,7 +222,8 @@ void ShuffledOrder::load_epoch(int64_t epoch) {
   buffer_ = -1;
   block_order_.resize(static_cast<size_t>(blocks_));
   std::iota(block_order_.begin(), block_order_.end(), int64_t{0});
-  shuffle(block_order_, seed_, static_cast<uint64_t>(epoch) << 32);
+  Rng rng(seed_, static_cast<uint64_t>(epoch) << 32);
+  shuffle(block_order_, rng);
   buffer_begin_ = {0};
   for (int64_t b = 0; b < blocks_; ++b) {
     if (b > 0 && b % blocks_per_buffer_ == 0) buffer_begin_.push_back(buffer_begin_.back());
@@ -249,7 +240,8 @@ void ShuffledOrder::load_buffer(int64_t buffer) {
     const int64_t first = block_order_[static_cast<size_t>(b)] * kBlock;
     for (int64_t r = first; r < std::min(rows_, first + kBlock); ++r) buffer_rows_.push_back(r);
   }
-  shuffle(buffer_rows_, seed_, (static_cast<uint64_t>(epoch_) << 32) + static_cast<uint64_t>(buffer) + 1);
+  Rng rng(seed_, (static_cast<uint64_t>(epoch_) << 32) + static_cast<uint64_t>(buffer) + 1);
+  shuffle(buffer_rows_, rng);
 }
 
 void ShuffledOrder::fill(int64_t begin, std::span<int64_t> out) {

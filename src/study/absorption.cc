@@ -242,7 +242,7 @@ LetterWords words_of_vocabulary(const Tokenizer& tokenizer, const AbsorptionOpti
     auto& words = found[static_cast<size_t>(letter)];
     if (static_cast<int>(words.size()) < options.min_words) continue;
     Rng rng(static_cast<uint64_t>(options.seed), static_cast<uint64_t>(letter));
-    for (size_t i = words.size(); i > 1; --i) std::swap(words[i - 1], words[rng.below(i)]);
+    shuffle(words, rng);
     words.resize(std::min(words.size(), static_cast<size_t>(options.words)));
     const auto tested = static_cast<size_t>(std::lround(options.test_share * static_cast<double>(words.size())));
     for (size_t i = 0; i < words.size(); ++i) {

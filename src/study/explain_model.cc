@@ -118,7 +118,7 @@ std::vector<int32_t> pool_of(const Tokenizer& tokenizer, int64_t vocab, uint64_t
     if (std::all_of(text.begin() + 1, text.end(), [](char c) { return c >= 'a' && c <= 'z'; })) ids.push_back(id);
   }
   Rng rng(seed, 7);
-  for (size_t i = ids.size(); i > 1; --i) std::swap(ids[i - 1], ids[rng.below(i)]);
+  shuffle(ids, rng);
   ids.resize(std::min(ids.size(), kPool));
   return ids;
 }
@@ -169,7 +169,7 @@ Tensor random_rows(const Sae& sae, std::span<const int32_t> explained, const Exp
     if (!taken.contains(j)) all.push_back(j);
   }
   Rng rng(static_cast<uint64_t>(options.seed), 11);
-  for (size_t i = all.size(); i > 1; --i) std::swap(all[i - 1], all[rng.below(i)]);
+  shuffle(all, rng);
   all.resize(std::min(all.size(), static_cast<size_t>(std::max(options.draws, 0))));
   return sae.decoder_rows(all);
 }

@@ -21,11 +21,6 @@ Json share_json(const Share& s) {
   return Json::object({{"accuracy", s.value()}, {"n", s.n}, {"ci", Json(std::vector<double>{ci.low, ci.high})}});
 }
 
-void shuffle(std::vector<size_t>& items, uint64_t seed, uint64_t stream) {
-  Rng rng(seed, stream);
-  for (size_t i = items.size(); i > 1; --i) std::swap(items[i - 1], items[rng.below(i)]);
-}
-
 // Columns `latents` of the rows `chosen`: [chosen, latents].
 Tensor columns_of(const SparseLatents& rows, std::span<const size_t> chosen, std::span<const int32_t> latents) {
   Tensor out = Tensor::zeros(DType::kF32, {static_cast<int64_t>(chosen.size()), static_cast<int64_t>(latents.size())});
@@ -101,8 +96,10 @@ std::pair<Part, Part> parts_of(const ProbeData& data, int label, uint64_t seed) 
       (data.label[i] == label ? with : without).push_back(i);
     }
   }
-  shuffle(with, seed, 2 * static_cast<uint64_t>(label));
-  shuffle(without, seed, 2 * static_cast<uint64_t>(label) + 1);
+  const auto stream = 2 * static_cast<uint64_t>(label);
+  Rng of_with(seed, stream), of_without(seed, stream + 1);
+  shuffle(with, of_with);
+  shuffle(without, of_without);
   const size_t n = std::min(with.size(), without.size());
   for (size_t i = 0; i < n; ++i) {
     test.add(with[i], true);
@@ -178,7 +175,8 @@ std::vector<uint8_t> splits_of(std::span<const LabelledText> texts, const std::v
     if (texts[i].split.empty()) drawn[label[i]].push_back(i);
   }
   for (auto& [l, rows] : drawn) {
-    shuffle(rows, static_cast<uint64_t>(options.seed), 1000 + static_cast<uint64_t>(l));
+    Rng rng(static_cast<uint64_t>(options.seed), 1000 + static_cast<uint64_t>(l));
+    shuffle(rows, rng);
     const auto n = static_cast<size_t>(std::lround(options.test_share * static_cast<double>(rows.size())));
     for (size_t i = 0; i < std::min(n, rows.size()); ++i) test[rows[i]] = 1;
   }
