@@ -6,13 +6,13 @@
 
 #include "base/check.h"
 #include "sae/activations.h"
+#include "sae/density.h"
 #include "sae/token_type.h"
 
 namespace saif {
 namespace {
 
 constexpr double kNormal95 = 1.959963984540054;
-constexpr double kBinsPerDecade = 2;
 
 // Sums over the tokens of one type.
 struct TypeSums {
@@ -62,23 +62,6 @@ SaeBreakdown::Type type_row(std::string_view name, const TypeSums& s, double all
   return out;
 }
 
-void fill_density(SaeBreakdown& out, const RowFits& fits) {
-  const auto n = static_cast<double>(fits.rows.size());
-  std::map<int, int64_t> bins;  // number of half decades below 1, negative
-  for (const int64_t fired : fits.fired) {
-    if (fired == 0) {
-      ++out.never;
-      continue;
-    }
-    const double at = std::log10(static_cast<double>(fired) / n);
-    ++bins[std::min(-1, static_cast<int>(std::floor(kBinsPerDecade * at)))];
-  }
-  if (bins.empty()) return;
-  for (int b = bins.begin()->first; b < 0; ++b) {
-    out.density.push_back({b / kBinsPerDecade, (b + 1) / kBinsPerDecade, bins.contains(b) ? bins.at(b) : 0});
-  }
-}
-
 }  // namespace
 
 FirstTokens fit_first_tokens(const Sae& sae, Engine& engine, std::span<const std::vector<int32_t>> documents,
@@ -126,7 +109,9 @@ SaeBreakdown break_down(const Tokenizer& tokenizer, const BreakdownInput& input)
     sums[static_cast<size_t>(TokenType::kFirst)].add(input.first.rows[i], input.first.counts[i]);
   }
   SaeBreakdown out;
-  fill_density(out, input.fits);
+  FiringDensity density = density_of(input.fits.fired, static_cast<int64_t>(input.fits.rows.size()));
+  out.never = density.never;
+  out.density = std::move(density.bins);
   for (size_t i = 0; i < sums.size(); ++i) {
     const bool first = i == static_cast<size_t>(TokenType::kFirst);
     if (sums[i].tokens > 0) out.types.push_back(type_row(kTokenTypes[i], sums[i], first ? 0 : all_error));
@@ -135,10 +120,7 @@ SaeBreakdown break_down(const Tokenizer& tokenizer, const BreakdownInput& input)
 }
 
 Json SaeBreakdown::to_json() const {
-  Json bins = Json::array(), rows = Json::array();
-  for (const Bin& b : density) {
-    bins.push_back(Json::object({{"log10_low", b.low}, {"log10_high", b.high}, {"latents", b.latents}}));
-  }
+  Json rows = Json::array();
   for (const Type& t : types) {
     const bool predicted = t.predicted > 0;
     const auto nats = [&](double value) { return predicted ? Json(value) : Json(); };
@@ -153,7 +135,7 @@ Json SaeBreakdown::to_json() const {
     row["ce_increase_ci"] = predicted ? Json(std::vector<double>{t.ce_increase_low, t.ce_increase_high}) : Json();
     rows.push_back(row);
   }
-  return Json::object({{"density_histogram", Json::object({{"never", never}, {"bins", bins}})}, {"by_type", rows}});
+  return Json::object({{"density_histogram", density_json(never, density)}, {"by_type", rows}});
 }
 
 }  // namespace saif

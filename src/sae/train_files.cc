@@ -1,13 +1,12 @@
 #include "sae/train_files.h"
 
 #include <algorithm>
-#include <cmath>
 #include <fstream>
-#include <map>
 
 #include "base/file.h"
 #include "base/hash.h"
 #include "base/rng.h"
+#include "sae/density.h"
 
 namespace saif {
 namespace {
@@ -69,22 +68,9 @@ void MetricsTable::add(const Json& entry) {
 Json density_histogram(const Sae& sae, Mat<const float> x) {
   std::vector<int64_t> fired(static_cast<size_t>(sae.config().d_sae), 0);
   for (const int32_t latent : sae.encode(x).indices) ++fired[static_cast<size_t>(latent)];
-  std::map<int64_t, int64_t> bins;  // half decades below 1
-  int64_t never = 0;
-  for (const int64_t count : fired) {
-    if (count == 0) {
-      ++never;
-      continue;
-    }
-    const double density = std::log10(static_cast<double>(count) / static_cast<double>(x.rows()));
-    ++bins[std::min<int64_t>(-1, static_cast<int64_t>(std::floor(2 * density)))];
-  }
-  Json list = Json::array();
-  for (const auto& [bin, latents] : bins) {
-    const double low = 0.5 * static_cast<double>(bin);
-    list.push_back(Json::object({{"log10_low", low}, {"log10_high", low + 0.5}, {"latents", latents}}));
-  }
-  return Json::object({{"never", never}, {"bins", list}});
+  FiringDensity density = density_of(fired, x.rows());
+  std::erase_if(density.bins, [](const SaeBreakdown::Bin& bin) { return bin.latents == 0; });
+  return density_json(density.never, density.bins);
 }
 
 }  // namespace saif

@@ -28,7 +28,7 @@ class MetricsTable {
   std::string path_;
 };
 
-// How often the latents fire on rows x: {"never": latents, "bins": [{log10_low, log10_high, latents}]}, half decades.
+// density_of the latents on rows x as JSON, empty bins left out.
 Json density_histogram(const Sae& sae, Mat<const float> x);
 
 }  // namespace saif
