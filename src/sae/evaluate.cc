@@ -1,11 +1,12 @@
 // What an SAE's reconstruction costs the model.
+#include "sae/evaluate.h"
+
 #include <algorithm>
 #include <cmath>
 
 #include "sae/activations.h"
 #include "sae/breakdown.h"
 #include "sae/fit.h"
-#include "saif/sae.h"
 
 namespace saif {
 namespace {
@@ -58,7 +59,52 @@ double cross_entropy(std::span<const Engine::Score> scores) {
   return tokens > 0 ? -sum / static_cast<double>(tokens) : 0.0;
 }
 
+// Documents with something to predict, cut to the model's context.
+std::vector<std::vector<int32_t>> usable_documents(const Engine& engine,
+                                                   std::span<const std::vector<int32_t>> documents) {
+  std::vector<std::vector<int32_t>> usable;
+  const auto context = static_cast<size_t>(engine.model().architecture().context);
+  for (const std::vector<int32_t>& document : documents) {
+    if (document.size() < 2) continue;
+    usable.emplace_back(document.begin(), document.begin() + static_cast<int64_t>(std::min(context, document.size())));
+  }
+  if (usable.empty()) {
+    throw Error(Errc::kInvalidArgument, "SAE evaluation: none of the " + std::to_string(documents.size()) +
+                                            " documents has two tokens; expected text to predict");
+  }
+  return usable;
+}
+
 }  // namespace
+
+Tensor fidelity_rows(Engine& engine, std::span<const std::vector<int32_t>> documents, const Site& site,
+                     const Control& control) {
+  return collect_activations(engine, documents, site, 1, kFidelityTokens, control);
+}
+
+ScoredText score_text(Engine& engine, std::span<const std::vector<int32_t>> documents, const Site& site,
+                      bool each_token, const Control& control) {
+  ScoredText out;
+  out.site = site;
+  out.requests.reserve(documents.size());
+  for (const std::vector<int32_t>& document : documents) out.requests.push_back({document, 1, each_token});
+  out.clean = engine.score(out.requests, {}, control);
+  const AppliedEdit zeroed{site, EditPositions::kAll, std::make_shared<ZeroEdit>()};
+  out.ce_zero = cross_entropy(engine.score(out.requests, {&zeroed, 1}, control));
+  return out;
+}
+
+std::vector<Engine::Score> measure_cost(const Sae& sae, Engine& engine, const ScoredText& text, SaeEvaluation& out,
+                                        const Control& control) {
+  const AppliedEdit spliced{text.site, EditPositions::kAll, std::make_shared<ReconstructionEdit>(sae)};
+  std::vector<Engine::Score> with_sae = engine.score(text.requests, {&spliced, 1}, control);
+  out.ce_clean = cross_entropy(text.clean);
+  out.ce_sae = cross_entropy(with_sae);
+  out.ce_zero = text.ce_zero;
+  const double range = out.ce_zero - out.ce_clean;
+  out.loss_recovered = range != 0 ? (out.ce_zero - out.ce_sae) / range : NAN;
+  return with_sae;
+}
 
 SaeEvaluation evaluate_sae(const Sae& sae, Engine& engine, std::span<const std::vector<int32_t>> documents,
                            const Control& control, SaeBreakdown* breakdown) {
@@ -68,36 +114,17 @@ SaeEvaluation evaluate_sae(const Sae& sae, Engine& engine, std::span<const std::
                                         "measures its fidelity");
   }
   const Site site = require_fit(sae, engine, "", false);
-  std::vector<std::vector<int32_t>> usable;
-  const auto context = static_cast<size_t>(engine.model().architecture().context);
-  for (const std::vector<int32_t>& document : documents) {
-    if (document.size() < 2) continue;  // nothing to predict
-    usable.emplace_back(document.begin(), document.begin() + static_cast<int64_t>(std::min(context, document.size())));
-  }
-  if (usable.empty()) {
-    throw Error(Errc::kInvalidArgument, "SAE evaluation: none of the " + std::to_string(documents.size()) +
-                                            " documents has two tokens; expected text to predict");
-  }
+  const std::vector<std::vector<int32_t>> usable = usable_documents(engine, documents);
   SaeEvaluation out;
-  const Tensor rows = collect_activations(engine, usable, site, 1, kFidelityTokens, control);
+  const Tensor rows = fidelity_rows(engine, usable, site, control);
   const std::vector<double> mean = column_means(rows.f32());
   const RowFits fits = fit_rows(sae, rows.f32(), rows.f32(), mean);
   out.fidelity = summary_of(sae, fits);
-  std::vector<Engine::ScoreRequest> requests;
-  requests.reserve(usable.size());
-  for (const std::vector<int32_t>& document : usable) requests.push_back({document, 1, breakdown != nullptr});
-  const AppliedEdit spliced{site, EditPositions::kAll, std::make_shared<ReconstructionEdit>(sae)};
-  const AppliedEdit zeroed{site, EditPositions::kAll, std::make_shared<ZeroEdit>()};
-  const std::vector<Engine::Score> clean = engine.score(requests, {}, control);
-  const std::vector<Engine::Score> with_sae = engine.score(requests, {&spliced, 1}, control);
-  out.ce_clean = cross_entropy(clean);
-  out.ce_sae = cross_entropy(with_sae);
-  out.ce_zero = cross_entropy(engine.score(requests, {&zeroed, 1}, control));
-  const double range = out.ce_zero - out.ce_clean;
-  out.loss_recovered = range != 0 ? (out.ce_zero - out.ce_sae) / range : NAN;
+  const ScoredText text = score_text(engine, usable, site, breakdown != nullptr, control);
+  const std::vector<Engine::Score> with_sae = measure_cost(sae, engine, text, out, control);
   if (breakdown) {
     const FirstTokens first = fit_first_tokens(sae, engine, usable, site, mean, control);
-    *breakdown = break_down(engine.tokenizer(), {usable, fits, first, clean, with_sae});
+    *breakdown = break_down(engine.tokenizer(), {usable, fits, first, text.clean, with_sae});
   }
   return out;
 }

@@ -3,9 +3,11 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <optional>
 
 #include "base/file.h"
 #include "sae/activations.h"
+#include "sae/evaluate.h"
 #include "sae/train_files.h"
 #include "sae/trainer_state.h"
 #include "saif/options.h"
@@ -14,8 +16,7 @@
 namespace saif {
 namespace {
 
-constexpr int64_t kSampleRows = 8192;       // that initialise an SAE
-constexpr int64_t kMeasuredTokens = 32768;  // held-out rows that fidelity and densities are measured on, at most
+constexpr int64_t kSampleRows = 8192;  // that initialise an SAE
 
 std::string note_of(const SaeTrainer::StepStats& stats, double tokens_per_s) {
   char text[96];
@@ -39,6 +40,15 @@ struct Job {
   std::string name, folder;  // of its state; where it goes
 };
 
+// Held-out text at one spot, for all its SAEs.
+struct HeldOut {
+  SaeSpot spot;
+  Tensor x, y;               // rows of spot.site and, for transcoders, of spot.out
+  std::vector<double> mean;  // of the target
+  ScoredText text;           // not for transcoders
+  Mat<const float> target() const { return spot.out ? y.f32() : x.f32(); }
+};
+
 // One call of train_saes.
 class Run {
  public:
@@ -57,6 +67,7 @@ class Run {
     claim_folder(documents);
     std::vector<SaeTrainResult> results;
     for (const Job& job : jobs_) {
+      if (held_out_ && !(held_out_->spot == job.spot)) held_out_.reset();  // its rows need not wait through training
       results.push_back(file_exists(job.folder + "/metrics.json") ? read_result(job) : train_one(job, split));
     }
     ActivationCache::remove(cache_request());
@@ -261,19 +272,31 @@ class Run {
     std::remove(state_of(job).c_str());
   }
 
-  void evaluate(const Job& job, const TrainSplit& split, const Sae& sae, SaeTrainResult& result) {
-    const auto rows_of = [&](const Site& site) {
-      return collect_activations(engine_, split.held_out, site, 1, kMeasuredTokens, control_);
-    };
-    const Tensor x = rows_of(job.spot.site);
-    if (job.spot.out) {
-      result.evaluation.fidelity = measure_fidelity(sae, x.f32(), rows_of(*job.spot.out).f32());
-      result.evaluation.ce_clean = result.evaluation.ce_sae = result.evaluation.ce_zero = NAN;
-      result.evaluation.loss_recovered = NAN;
+  const HeldOut& held_out_at(const SaeSpot& spot, const TrainSplit& split) {
+    if (held_out_ && held_out_->spot == spot) return *held_out_;
+    HeldOut held;
+    held.spot = spot;
+    held.x = fidelity_rows(engine_, split.held_out, spot.site, control_);
+    if (spot.out) {
+      held.y = fidelity_rows(engine_, split.held_out, *spot.out, control_);
     } else {
-      result.evaluation = evaluate_sae(sae, engine_, split.held_out, control_);
+      held.text = score_text(engine_, split.held_out, spot.site, false, control_);
     }
-    result.density = density_histogram(sae, x.f32());
+    held.mean = column_means(held.target());
+    return held_out_.emplace(std::move(held));
+  }
+
+  void evaluate(const Job& job, const TrainSplit& split, const Sae& sae, SaeTrainResult& result) {
+    const HeldOut& held = held_out_at(job.spot, split);
+    const RowFits fits = fit_rows(sae, held.x.f32(), held.target(), held.mean);
+    SaeEvaluation& evaluation = result.evaluation;
+    evaluation.fidelity = summary_of(sae, fits);
+    if (job.spot.out) {
+      evaluation.ce_clean = evaluation.ce_sae = evaluation.ce_zero = evaluation.loss_recovered = NAN;
+    } else {
+      measure_cost(sae, engine_, held.text, evaluation, control_);
+    }
+    result.density = density_histogram(fits);
   }
 
   static SaeTrainResult read_result(const Job& job) {
@@ -312,6 +335,7 @@ class Run {
   std::vector<Job> jobs_;
   std::vector<Site> sites_;  // whose activations are captured
   std::unique_ptr<ActivationCache> cache_;
+  std::optional<HeldOut> held_out_;  // of the last spot that was evaluated
 };
 
 }  // namespace

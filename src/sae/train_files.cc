@@ -65,10 +65,8 @@ void MetricsTable::add(const Json& entry) {
   if (!out) throw Error(Errc::kIo, path_ + ": cannot be written; free space and start again to resume");
 }
 
-Json density_histogram(const Sae& sae, Mat<const float> x) {
-  std::vector<int64_t> fired(static_cast<size_t>(sae.config().d_sae), 0);
-  for (const int32_t latent : sae.encode(x).indices) ++fired[static_cast<size_t>(latent)];
-  FiringDensity density = density_of(fired, x.rows());
+Json density_histogram(const RowFits& fits) {
+  FiringDensity density = density_of(fits.fired, static_cast<int64_t>(fits.rows.size()));
   std::erase_if(density.bins, [](const SaeBreakdown::Bin& bin) { return bin.latents == 0; });
   return density_json(density.never, density.bins);
 }

@@ -4,7 +4,7 @@
 #include <string>
 #include <vector>
 
-#include "saif/sae.h"
+#include "sae/row_fit.h"
 
 namespace saif {
 
@@ -28,7 +28,7 @@ class MetricsTable {
   std::string path_;
 };
 
-// density_of the latents on rows x as JSON, empty bins left out.
-Json density_histogram(const Sae& sae, Mat<const float> x);
+// How often the latents fire as JSON, empty bins left out.
+Json density_histogram(const RowFits& fits);
 
 }  // namespace saif
