@@ -10,7 +10,7 @@
 #include <cstring>
 #include <fstream>
 
-#include "saif/text.h"
+#include "saif/task.h"
 
 namespace saif::cli {
 namespace {
@@ -190,22 +190,15 @@ FilePrompt prompt_of(const Json& line, const std::string& where) {
 }  // namespace
 
 std::vector<FilePrompt> read_prompts_or_ids(const std::string& path) {
+  std::vector<FilePrompt> prompts;
+  if (path.ends_with(".jsonl")) {
+    for_each_json_line(path,
+                       [&](const Json& json, const std::string& where) { prompts.push_back(prompt_of(json, where)); });
+    return prompts;
+  }
   std::ifstream in(path, std::ios::binary);
   if (!in) throw Error(Errc::kNotFound, path + ": cannot open: " + std::strerror(errno));
-  const bool jsonl = path.ends_with(".jsonl");
-  std::vector<FilePrompt> prompts;
-  std::string line;
-  for (int number = 1; std::getline(in, line); ++number) {
-    if (!jsonl) {
-      prompts.push_back({line, {}});
-      continue;
-    }
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const std::string where = path + ":" + std::to_string(number);
-    Result<Json> json = parse_json(line);
-    if (!json) throw Error(json.error().code(), where + ": " + json.error().what());
-    prompts.push_back(prompt_of(json.value(), where));
-  }
+  for (std::string line; std::getline(in, line);) prompts.push_back({line, {}});
   if (in.bad()) throw Error(Errc::kIo, path + ": cannot read");
   return prompts;
 }

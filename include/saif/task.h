@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <utility>
@@ -44,6 +45,9 @@ Task load_task(const std::string& path_or_name);
 std::vector<std::string> task_names();                             // of the data directory, in the demo's order
 std::vector<Content> load_contents(const std::string& path = "");  // JSONL; "": data/contents.jsonl
 std::vector<Content> of_split(std::span<const Content> contents, Split split);
+
+// JSON lines: calls fn(value, "path:number") for each line that is not blank; throws Error naming file and line.
+void for_each_json_line(const std::string& path, const std::function<void(const Json&, const std::string&)>& fn);
 
 // Where data/ and models/ are: $SAIF_DATA, else beside the binary, else the source tree it was built from.
 std::string data_directory();

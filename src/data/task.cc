@@ -71,18 +71,6 @@ Task parse_task(const Json& json, const std::string& path) {
   return task;
 }
 
-// Calls fn(line, "path:number") for every non-blank line.
-template <typename Fn>
-void for_each_line(const std::string& path, const std::string& bytes, const Fn& fn) {
-  size_t begin = 0;
-  for (int number = 1; begin < bytes.size(); ++number) {
-    const size_t end = std::min(bytes.find('\n', begin), bytes.size());
-    const std::string_view line(bytes.data() + begin, end - begin);
-    begin = end + 1;
-    if (line.find_first_not_of(" \t\r") != std::string_view::npos) fn(line, path + ":" + std::to_string(number));
-  }
-}
-
 [[noreturn]] void unknown_task(const std::string& name, const std::vector<std::string>& names) {
   std::string message = "task \"" + name + "\" is neither a file nor one of";
   for (const std::string& n : names) message += " " + n;
@@ -165,17 +153,29 @@ Task load_task(const std::string& path_or_name) {
   return task;
 }
 
+void for_each_json_line(const std::string& path, const std::function<void(const Json&, const std::string&)>& fn) {
+  const std::string bytes = read_file(path);
+  size_t begin = 0;
+  for (int number = 1; begin < bytes.size(); ++number) {
+    const size_t end = std::min(bytes.find('\n', begin), bytes.size());
+    const std::string_view line(bytes.data() + begin, end - begin);
+    begin = end + 1;
+    if (line.find_first_not_of(" \t\r") == std::string_view::npos) continue;
+    const std::string where = path + ":" + std::to_string(number);
+    const Result<Json> json = parse_json(line);
+    if (!json) throw Error(json.error().code(), where + ": " + json.error().what());
+    fn(json.value(), where);
+  }
+}
+
 std::vector<Content> load_contents(const std::string& path_or_default) {
   const std::string path = path_or_default.empty() ? data_directory() + "/contents.jsonl" : path_or_default;
-  const std::string bytes = read_file(path);
   std::vector<Content> contents;
   std::set<std::string> ids;
   std::map<std::string, Split> subjects;
-  for_each_line(path, bytes, [&](std::string_view line, const std::string& where) {
-    Result<Json> json = parse_json(line);
-    if (!json) throw Error(json.error().code(), where + ": " + json.error().what());
-    Content content{require_text(json.value(), where, "id"), require_text(json.value(), where, "subject"),
-                    require_text(json.value(), where, "text"), parse_split(require_text(json.value(), where, "split"))};
+  for_each_json_line(path, [&](const Json& json, const std::string& where) {
+    Content content{require_text(json, where, "id"), require_text(json, where, "subject"),
+                    require_text(json, where, "text"), parse_split(require_text(json, where, "split"))};
     if (!ids.insert(content.id).second) {
       throw Error(Errc::kBadFormat, where + ": id \"" + content.id + "\" occurs twice");
     }

@@ -88,6 +88,18 @@ TEST(Tasks, ASubjectInTwoSplitsIsRefused) {
   EXPECT_NE(message_of([&] { load_contents(file.path()); }).find("two splits"), std::string::npos);
 }
 
+TEST(JsonLines, BlankLinesAreCountedAndLeftOut) {
+  const TempFile file("1\n \t\r\n\n{\"a\":2}\r\n3", ".jsonl");
+  std::string seen;
+  for_each_json_line(file.path(), [&](const Json& json, const std::string& where) {
+    seen += json.dump() + where.substr(file.path().size()) + " ";
+  });
+  EXPECT_EQ(seen, "1:1 {\"a\":2}:4 3:5 ");
+  const TempFile cut("1\n\n{\"a\":", ".jsonl");
+  EXPECT_NE(message_of([&] { for_each_json_line(cut.path(), [](const auto&, const auto&) {}); }).find(":3: "),
+            std::string::npos);
+}
+
 TEST(Tasks, PlacementPutsTheInstructionWhereItSays) {
   EXPECT_EQ(place("c", "i", Placement::kPost), "c\ni");
   EXPECT_EQ(place("c", "i", Placement::kPre), "i\nc");

@@ -7,7 +7,6 @@
 #include <numeric>
 #include <set>
 
-#include "base/file.h"
 #include "base/rng.h"
 #include "study/logistic.h"
 
@@ -309,19 +308,10 @@ Json ProbeResult::to_json() const {
 
 std::vector<LabelledText> load_labelled_texts(const std::string& path_or_default) {
   const std::string path = path_or_default.empty() ? data_directory() + "/probe.jsonl" : path_or_default;
-  const std::string bytes = read_file(path);
   std::vector<LabelledText> out;
-  size_t begin = 0;
-  for (int number = 1; begin < bytes.size(); ++number) {
-    const size_t end = std::min(bytes.find('\n', begin), bytes.size());
-    const std::string line = bytes.substr(begin, end - begin);
-    begin = end + 1;
-    if (line.find_first_not_of(" \t\r") == std::string::npos) continue;
-    const std::string where = path + ":" + std::to_string(number);
-    const Result<Json> json = parse_json(line);
-    if (!json) throw Error(json.error().code(), where + ": " + json.error().what());
+  for_each_json_line(path, [&](const Json& json, const std::string& where) {
     const auto member = [&](const char* key, bool required) {
-      const Json* value = json.value().is_object() ? json.value().find(key) : nullptr;
+      const Json* value = json.is_object() ? json.find(key) : nullptr;
       if (!value && !required) return std::string();
       if (!value || !value->is_string()) {
         throw Error(Errc::kBadFormat,
@@ -334,7 +324,7 @@ std::vector<LabelledText> load_labelled_texts(const std::string& path_or_default
     if (!split.empty() && split != "train" && split != "test") {
       throw Error(Errc::kBadFormat, where + ": split \"" + split + "\" is unknown; expected train or test");
     }
-  }
+  });
   if (out.empty()) throw Error(Errc::kBadFormat, path + ": holds no text");
   return out;
 }
