@@ -9,6 +9,7 @@
 
 #include "sae/altered.h"
 #include "sae/loaders/tensor_set.h"
+#include "tensor/rows.h"
 
 namespace saif {
 namespace {
@@ -67,11 +68,7 @@ Tensor scaled(Mat<const float> x, double factor) {
 
 double mean_norm(Mat<const float> x) {
   double sum = 0;
-  for (int64_t r = 0; r < x.rows(); ++r) {
-    double square = 0;
-    for (int64_t c = 0; c < x.cols(); ++c) square += static_cast<double>(x(r, c)) * x(r, c);
-    sum += std::sqrt(square);
-  }
+  for (int64_t r = 0; r < x.rows(); ++r) sum += norm_of(x.row_span(r));
   return sum / static_cast<double>(std::max<int64_t>(1, x.rows()));
 }
 
@@ -90,13 +87,7 @@ class Rows {
     for (size_t i = 0; i < all_.size(); i += step) chosen_.push_back(all_[i]);
   }
 
-  Tensor of(Mat<const float> values) const {
-    Tensor out(DType::kF32, {static_cast<int64_t>(chosen_.size()), values.cols()});
-    for (size_t i = 0; i < chosen_.size(); ++i) {
-      std::copy_n(values.row(chosen_[i]), values.cols(), out.f32().row(static_cast<int64_t>(i)));
-    }
-    return out;
-  }
+  Tensor of(Mat<const float> values) const { return rows_of(values, chosen_); }
 
  private:
   std::vector<int64_t> all_, chosen_;

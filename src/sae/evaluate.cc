@@ -7,6 +7,7 @@
 #include "sae/activations.h"
 #include "sae/breakdown.h"
 #include "sae/fit.h"
+#include "tensor/rows.h"
 
 namespace saif {
 namespace {
@@ -27,9 +28,7 @@ class ReconstructionEdit final : public RowEdit {
       if (!is_first(steps[static_cast<size_t>(r)])) rows.push_back(r);
     }
     if (rows.empty()) return;
-    Tensor x(DType::kF32, {static_cast<int64_t>(rows.size()), h.cols()});
-    for (size_t i = 0; i < rows.size(); ++i)
-      std::copy_n(h.row(rows[i]), h.cols(), x.f32().row(static_cast<int64_t>(i)));
+    const Tensor x = rows_of(h, rows);
     const Tensor y = sae_.decode(sae_.encode(x.f32()), x.f32());
     for (size_t i = 0; i < rows.size(); ++i)
       std::copy_n(y.f32().row(static_cast<int64_t>(i)), h.cols(), h.row(rows[i]));

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/parallel.h"
+#include "tensor/rows.h"
 
 namespace saif {
 namespace {
@@ -56,7 +57,7 @@ class Pursuit {
       const auto best = std::max_element(h.row(r), h.row(r) + h.cols()) - h.row(r);
       const float value = h(r, best);
       const bool grown = value > 0.0f && take(r, static_cast<int32_t>(best), value);
-      const bool close = config.residual_threshold > 0 && norm(r) < config.residual_threshold;
+      const bool close = config.residual_threshold > 0 && norm_of(residual_.row_span(r)) < config.residual_threshold;
       // Without a positive product every further step would be the same one.
       if ((config.stop_on_duplicate_support && !grown) || close || !(value > 0.0f)) done_[i] = 1;
     }
@@ -82,12 +83,6 @@ class Pursuit {
     const auto [at, inserted] = taken_[static_cast<size_t>(r)].emplace(latent, 0.0f);
     at->second += value;
     return inserted;
-  }
-
-  double norm(int64_t r) const {
-    double sum = 0;
-    for (int64_t c = 0; c < residual_.cols(); ++c) sum += static_cast<double>(residual_(r, c)) * residual_(r, c);
-    return std::sqrt(sum);
   }
 
   const SaeSource& source_;

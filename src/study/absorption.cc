@@ -10,6 +10,7 @@
 #include "base/parallel.h"
 #include "base/rng.h"
 #include "study/logistic.h"
+#include "tensor/rows.h"
 
 namespace saif {
 namespace {
@@ -117,15 +118,11 @@ LetterProbe probe_letter(Mat<const float> rows, const LetterWords& words, int le
     train.push_back(static_cast<int64_t>(i));
     positive.push_back(words.letter[i] == letter);
   }
-  Tensor x(DType::kF32, {static_cast<int64_t>(train.size()), rows.cols()});
-  for (size_t i = 0; i < train.size(); ++i) {
-    std::copy_n(rows.row(train[i]), rows.cols(), x.f32().row(static_cast<int64_t>(i)));
-  }
-  const LogisticModel model = fit_logistic(x.f32(), positive, {.l2 = 1.0 / static_cast<double>(train.size())});
+  const LogisticModel model =
+      fit_logistic(rows_of(rows, train).f32(), positive, {.l2 = 1.0 / static_cast<double>(train.size())});
   LetterProbe out;
-  double squares = 0;
-  for (const double w : model.weights) squares += w * w;
-  for (const double w : model.weights) out.direction.push_back(squares > 0 ? w / std::sqrt(squares) : 0.0);
+  const double norm = norm_of(model.weights);
+  for (const double w : model.weights) out.direction.push_back(norm > 0 ? w / norm : 0.0);
   for (int64_t i = 0; i < rows.rows(); ++i) out.says_yes.push_back(model.score(rows.row_span(i)) > 0);
   return out;
 }

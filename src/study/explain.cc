@@ -6,18 +6,13 @@
 
 #include "base/check.h"
 #include "base/rng.h"
+#include "tensor/rows.h"
 
 namespace saif {
 namespace {
 
 constexpr int kBins = 10;
 constexpr int64_t kDecoderRows = 1024;  // read at a time
-
-double norm_of(std::span<const float> x) {
-  double squares = 0;
-  for (const float v : x) squares += static_cast<double>(v) * v;
-  return std::sqrt(squares);
-}
 
 double cosine(std::span<const float> a, std::span<const float> b) {
   double product = 0;

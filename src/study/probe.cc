@@ -9,6 +9,7 @@
 
 #include "base/rng.h"
 #include "study/logistic.h"
+#include "tensor/rows.h"
 
 namespace saif {
 namespace {
@@ -21,11 +22,12 @@ Json share_json(const Share& s) {
 }
 
 // Columns `latents` of the rows `chosen`: [chosen, latents].
-Tensor columns_of(const SparseLatents& rows, std::span<const size_t> chosen, std::span<const int32_t> latents) {
+Tensor columns_of(const SparseLatents& rows, std::span<const int64_t> chosen, std::span<const int32_t> latents) {
   Tensor out = Tensor::zeros(DType::kF32, {static_cast<int64_t>(chosen.size()), static_cast<int64_t>(latents.size())});
   for (size_t i = 0; i < chosen.size(); ++i) {
-    const auto begin = rows.indices.begin() + rows.row_offsets[chosen[i]];
-    const auto end = rows.indices.begin() + rows.row_offsets[chosen[i] + 1];
+    const auto row = static_cast<size_t>(chosen[i]);
+    const auto begin = rows.indices.begin() + rows.row_offsets[row];
+    const auto end = rows.indices.begin() + rows.row_offsets[row + 1];
     for (size_t j = 0; j < latents.size(); ++j) {
       const auto at = std::lower_bound(begin, end, latents[j]);
       if (at == end || *at != latents[j]) continue;
@@ -36,23 +38,16 @@ Tensor columns_of(const SparseLatents& rows, std::span<const size_t> chosen, std
   return out;
 }
 
-Tensor rows_of(Mat<const float> x, std::span<const size_t> chosen) {
-  Tensor out(DType::kF32, {static_cast<int64_t>(chosen.size()), x.cols()});
-  for (size_t i = 0; i < chosen.size(); ++i) {
-    std::copy_n(x.row(static_cast<int64_t>(chosen[i])), x.cols(), out.f32().row(static_cast<int64_t>(i)));
-  }
-  return out;
-}
-
 // The latents whose mean over texts with the label is furthest from that over the others.
-std::vector<int32_t> by_mean_difference(const SparseLatents& rows, std::span<const size_t> train,
+std::vector<int32_t> by_mean_difference(const SparseLatents& rows, std::span<const int64_t> train,
                                         std::span<const uint8_t> positive, size_t k) {
   std::map<int32_t, double> difference;
   const auto ones = static_cast<double>(std::count(positive.begin(), positive.end(), uint8_t{1}));
   const double zeros = static_cast<double>(positive.size()) - ones;
   for (size_t i = 0; i < train.size(); ++i) {
     const double weight = positive[i] ? 1.0 / ones : -1.0 / zeros;
-    for (int64_t e = rows.row_offsets[train[i]]; e < rows.row_offsets[train[i] + 1]; ++e) {
+    const auto row = static_cast<size_t>(train[i]);
+    for (int64_t e = rows.row_offsets[row]; e < rows.row_offsets[row + 1]; ++e) {
       difference[rows.indices[static_cast<size_t>(e)]] += weight * rows.values[static_cast<size_t>(e)];
     }
   }
@@ -76,9 +71,9 @@ Share accuracy(Mat<const float> train, std::span<const uint8_t> train_labels, Ma
 }
 
 struct Part {  // of the texts: rows, and whether each has the label
-  std::vector<size_t> rows;
+  std::vector<int64_t> rows;
   std::vector<uint8_t> positive;
-  void add(size_t row, bool is_positive) {
+  void add(int64_t row, bool is_positive) {
     rows.push_back(row);
     positive.push_back(is_positive);
   }
@@ -87,12 +82,13 @@ struct Part {  // of the texts: rows, and whether each has the label
 // All texts to train on; to test on, those with the label and as many others.
 std::pair<Part, Part> parts_of(const ProbeData& data, int label, uint64_t seed) {
   Part train, test;
-  std::vector<size_t> with, without;
+  std::vector<int64_t> with, without;
   for (size_t i = 0; i < data.label.size(); ++i) {
+    const auto row = static_cast<int64_t>(i);
     if (!data.test[i]) {
-      train.add(i, data.label[i] == label);
+      train.add(row, data.label[i] == label);
     } else {
-      (data.label[i] == label ? with : without).push_back(i);
+      (data.label[i] == label ? with : without).push_back(row);
     }
   }
   const auto stream = 2 * static_cast<uint64_t>(label);

@@ -8,6 +8,7 @@
 #include "base/rng.h"
 #include "saif/options.h"
 #include "saif/study.h"
+#include "tensor/rows.h"
 
 namespace saif {
 namespace {
@@ -55,12 +56,6 @@ std::vector<double> decode(const Sae& sae, const Choice& choice) {
     for (size_t c = 0; c < v.size(); ++c) v[c] += choice.strengths[i] * row[c];
   }
   return v;
-}
-
-double norm_of(const std::vector<double>& v) {
-  double sum = 0;
-  for (const double x : v) sum += x * x;
-  return std::sqrt(sum);
 }
 
 // For each chosen latent another one that fires nearly as often with the instruction, drawn among the 20 nearest.

@@ -8,6 +8,7 @@
 #include "base/file.h"
 #include "formats/safetensors.h"
 #include "saif/options.h"
+#include "tensor/rows.h"
 
 namespace saif {
 namespace {
@@ -31,12 +32,6 @@ double number_in(const std::string& text, const std::string& where) {
     throw Error(Errc::kBadFormat, where + " is \"" + text + "\"; expected a number");
   }
   return value;
-}
-
-double norm_of(std::span<const float> v) {
-  double sum = 0;
-  for (const float x : v) sum += static_cast<double>(x) * x;
-  return std::sqrt(sum);
 }
 
 // h' scaled back to the norm h had before the edit.
