@@ -9,6 +9,7 @@
 
 #include "base/parallel.h"
 #include "base/rng.h"
+#include "study/json.h"
 #include "study/logistic.h"
 #include "tensor/rows.h"
 
@@ -213,11 +214,6 @@ Share sum_of(const std::vector<AbsorptionResult::Letter>& letters, Share Absorpt
     out.n += (l.*share).n;
   }
   return out;
-}
-
-Json share_json(const Share& s) {
-  const Interval ci = s.ci();
-  return Json::object({{"share", s.value()}, {"n", s.n}, {"ci", Json(std::vector<double>{ci.low, ci.high})}});
 }
 
 }  // namespace

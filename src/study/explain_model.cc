@@ -7,6 +7,7 @@
 #include "base/rng.h"
 #include "sae/acceptance_text.h"
 #include "study/explain.h"
+#include "study/json.h"
 #include "study/text_units.h"
 
 namespace saif {
@@ -326,12 +327,6 @@ std::vector<std::vector<LatentExplanation>> explain_latents(Engine& engine, std:
 
 namespace {
 
-Json tokens_json(const std::vector<TokenWeight>& tokens) {
-  Json out = Json::array();
-  for (const TokenWeight& t : tokens) out.push_back(Json::object({{"token", t.token}, {"logit", t.logit}}));
-  return out;
-}
-
 Json neighbours_json(const std::vector<LatentExplanation::Neighbour>& list, const char* measure) {
   Json out = Json::array();
   for (const auto& n : list) out.push_back(Json::object({{"index", n.index}, {measure, n.value}}));
@@ -341,7 +336,6 @@ Json neighbours_json(const std::vector<LatentExplanation::Neighbour>& list, cons
 }  // namespace
 
 Json LatentExplanation::to_json() const {
-  const Interval ci = density.ci();
   Json bins = Json::array(), texts = Json::array();
   for (const Bin& b : histogram) {
     bins.push_back(Json::object({{"low", b.low}, {"high", b.high}, {"tokens", b.tokens}}));
@@ -354,9 +348,7 @@ Json LatentExplanation::to_json() const {
                        {"index", index},
                        {"top", tokens_json(lens.top)},
                        {"bottom", tokens_json(lens.bottom)},
-                       {"text_density", Json::object({{"share", density.value()},
-                                                      {"n", density.n},
-                                                      {"ci", Json(std::vector<double>{ci.low, ci.high})}})},
+                       {"text_density", share_json(density)},
                        {"maximum", maximum},
                        {"histogram", bins},
                        {"contexts", texts},

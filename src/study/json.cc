@@ -1,10 +1,13 @@
 // Study records as JSON and back: what --json prints and what the study folder stores.
-#include <algorithm>
-
-#include "saif/study.h"
+#include "study/json.h"
 
 namespace saif {
-namespace {
+
+Json interval_json(const Interval& i) { return Json(std::vector<double>{i.low, i.high}); }
+
+Json share_json(const Share& share, const char* value_name) {
+  return Json::object({{value_name, share.value()}, {"n", share.n}, {"ci", interval_json(share.ci())}});
+}
 
 Json tokens_json(const std::vector<TokenWeight>& tokens) {
   Json out = Json::array();
@@ -12,13 +15,13 @@ Json tokens_json(const std::vector<TokenWeight>& tokens) {
   return out;
 }
 
+namespace {
+
 std::vector<TokenWeight> tokens_from(const Json& json) {
   std::vector<TokenWeight> out;
   for (const Json& t : json.items()) out.push_back({t.at("token").as_string(), t.at("logit").as_double()});
   return out;
 }
-
-Json interval_json(const Interval& i) { return Json(std::vector<double>{i.low, i.high}); }
 
 std::vector<float> floats_from(const Json& json) {
   std::vector<float> out;

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "base/rng.h"
+#include "study/json.h"
 #include "study/logistic.h"
 #include "tensor/rows.h"
 
@@ -15,11 +16,6 @@ namespace saif {
 namespace {
 
 constexpr size_t kChunkTexts = 64;
-
-Json share_json(const Share& s) {
-  const Interval ci = s.ci();
-  return Json::object({{"accuracy", s.value()}, {"n", s.n}, {"ci", Json(std::vector<double>{ci.low, ci.high})}});
-}
 
 // Columns `latents` of the rows `chosen`: [chosen, latents].
 Tensor columns_of(const SparseLatents& rows, std::span<const int64_t> chosen, std::span<const int32_t> latents) {
@@ -282,11 +278,11 @@ Json ProbeResult::to_json() const {
   const auto shares = [&](const Share& dense, const auto& sparse_of) {
     Json list = Json::array();
     for (size_t i = 0; i < k.size(); ++i) {
-      Json entry = share_json(sparse_of(i));
+      Json entry = share_json(sparse_of(i), "accuracy");
       entry["k"] = k[i];
       list.push_back(entry);
     }
-    return Json::object({{"dense", share_json(dense)}, {"sparse", list}});
+    return Json::object({{"dense", share_json(dense, "accuracy")}, {"sparse", list}});
   };
   Json out = shares(dense(), [&](size_t i) { return sparse(i); });
   out["train"] = train;
