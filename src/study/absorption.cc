@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "study/json.h"
 #include "study/logistic.h"
+#include "study/vocabulary.h"
 #include "tensor/rows.h"
 
 namespace saif {
@@ -18,7 +19,6 @@ namespace {
 
 constexpr int kLetters = 26;
 constexpr size_t kMinLetters = 5;
-constexpr size_t kMinWordLetters = 4;
 constexpr size_t kMainLatents = 5;   // of a letter, at most
 constexpr size_t kCandidates = 200;  // among which they are chosen
 constexpr int64_t kSplitWords = 3;   // of the letter on which a further one fires, at least: below, it stands for words
@@ -223,11 +223,8 @@ LetterWords words_of_vocabulary(const Tokenizer& tokenizer, const AbsorptionOpti
   std::vector<std::vector<std::pair<std::string, int32_t>>> found(kLetters);
   for (int64_t id = 0; id < tokenizer.vocab_size(); ++id) {
     const auto token = static_cast<int32_t>(id);
-    if (tokenizer.is_special(token)) continue;
-    const std::string text = tokenizer.bytes(token);
-    if (text.size() <= kMinWordLetters || text[0] != ' ') continue;
-    if (!std::all_of(text.begin() + 1, text.end(), [](char c) { return c >= 'a' && c <= 'z'; })) continue;
-    found[static_cast<size_t>(text[1] - 'a')].emplace_back(text.substr(1), token);
+    const std::string word = vocabulary_word(tokenizer, token);
+    if (!word.empty()) found[static_cast<size_t>(word[0] - 'a')].emplace_back(word, token);
   }
   LetterWords out;
   ids.clear();

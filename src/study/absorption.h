@@ -17,8 +17,8 @@ struct LetterWords {
 AbsorptionResult absorption_of(const Sae& sae, Mat<const float> rows, const LetterWords& words,
                                const AbsorptionOptions& options);
 
-// Tokens of the vocabulary that are a space and four lower-case letters or more, at most options.words of each letter,
-// drawn; letters with fewer than min_words are left out. ids[i] belongs to words[i].
+// Words of the vocabulary (vocabulary_word), at most options.words of each letter, drawn; letters with fewer than
+// min_words are left out. ids[i] belongs to words[i].
 LetterWords words_of_vocabulary(const Tokenizer& tokenizer, const AbsorptionOptions& options,
                                 std::vector<int32_t>& ids);
 

@@ -9,15 +9,15 @@
 #include "study/explain.h"
 #include "study/json.h"
 #include "study/text_units.h"
+#include "study/vocabulary.h"
 
 namespace saif {
 namespace {
 
 constexpr size_t kChunkTokens = 8192;
-constexpr size_t kContents = 40;       // of the documents
-constexpr size_t kPool = 1000;         // words of the vocabulary
-constexpr size_t kMinTokenBytes = 3;   // of the token that stands for a word, its space left out
-constexpr size_t kMinWordLetters = 4;  // of a word of the pool
+constexpr size_t kContents = 40;      // of the documents
+constexpr size_t kPool = 1000;        // words of the vocabulary
+constexpr size_t kMinTokenBytes = 3;  // of the token that stands for a word, its space left out
 
 // Tokens that all documents begin with.
 int64_t common_prefix(std::span<const std::vector<int32_t>> documents) {
@@ -114,9 +114,7 @@ std::optional<int32_t> token_of(const Tokenizer& tokenizer, const std::string& w
 std::vector<int32_t> pool_of(const Tokenizer& tokenizer, int64_t vocab, uint64_t seed) {
   std::vector<int32_t> ids;
   for (int32_t id = 0; id < std::min(vocab, tokenizer.vocab_size()); ++id) {
-    const std::string text = tokenizer.bytes(id);
-    if (text.size() <= kMinWordLetters || text[0] != ' ' || tokenizer.is_special(id)) continue;
-    if (std::all_of(text.begin() + 1, text.end(), [](char c) { return c >= 'a' && c <= 'z'; })) ids.push_back(id);
+    if (!vocabulary_word(tokenizer, id).empty()) ids.push_back(id);
   }
   Rng rng(seed, 7);
   shuffle(ids, rng);
