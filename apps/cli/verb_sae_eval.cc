@@ -80,9 +80,10 @@ void print_absorption(const AbsorptionResult& a) {
 }
 
 // Adds what was measured to the JSON, or prints it.
-void probe_and_absorb(const Context& context, const EvalArguments& o, const Sae& sae, Engine& engine, Json& json) {
+void probe_and_absorb(const Context& context, const EvalArguments& o, std::span<const LabelledText> texts,
+                      const Sae& sae, Engine& engine, Json& json) {
   if (!o.no_probe) {
-    const ProbeResult result = probe_sae(sae, engine, load_labelled_texts(o.probe_file), o.probe, context.control);
+    const ProbeResult result = probe_sae(sae, engine, texts, o.probe, context.control);
     json["probe"] = result.to_json();
     if (!context.json) print_probe(result);
   }
@@ -96,7 +97,8 @@ void probe_and_absorb(const Context& context, const EvalArguments& o, const Sae&
 void evaluate_verb(const Context& context, const EvalArguments& o) {
   const auto sae = Sae::load(o.sae);
   const Loaded loaded = load_engine(o.corpus.model, {.dtype = o.corpus.dtype});
-  if (!o.no_probe) (void)load_labelled_texts(o.probe_file);  // what is wrong with it is said before the work
+  std::vector<LabelledText> texts;
+  if (!o.no_probe) texts = load_labelled_texts(o.probe_file);  // what is wrong with it is said before the work
   const auto documents = read_documents(o.corpus, *loaded.tokenizer, o.context);
   SaeBreakdown breakdown;
   const SaeEvaluation evaluation = evaluate_sae(*sae, *loaded.engine, documents, context.control, &breakdown);
@@ -111,7 +113,7 @@ void evaluate_verb(const Context& context, const EvalArguments& o) {
     print_line(format_table(rows));
     print_breakdown(breakdown);
   }
-  probe_and_absorb(context, o, *sae, *loaded.engine, json);
+  probe_and_absorb(context, o, texts, *sae, *loaded.engine, json);
   if (context.json) print_json(json);
 }
 
