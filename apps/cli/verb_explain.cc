@@ -29,11 +29,10 @@ std::string join(const std::vector<TokenWeight>& tokens) {
 
 using Wanted = std::vector<std::pair<const Discovery*, std::vector<int32_t>>>;
 
-Wanted choose_latents(const OpenStudy& open, const std::vector<Discovery>& discoveries, const Options& o) {
+Wanted choose_latents(const std::vector<Discovery>& discoveries, const Options& o) {
   Wanted wanted;
   for (const Discovery& d : discoveries) {
     if (d.placement != o.placement) continue;
-    const Sae& sae = sae_of(open, d);
     std::vector<int32_t> chosen;
     if (o.latent.empty()) {
       for (size_t i = 0; i < std::min(d.latents.size(), static_cast<size_t>(std::max(o.k, 0))); ++i)
@@ -41,10 +40,6 @@ Wanted choose_latents(const OpenStudy& open, const std::vector<Discovery>& disco
     } else {
       const auto [layer, index] = parse_latent(o.latent);
       if (layer_of(d.site) != layer) continue;
-      if (index < 0 || index >= sae.config().d_sae) {
-        throw Error(Errc::kInvalidArgument, "latent " + std::to_string(index) + " does not exist; the SAE at layer " +
-                                                std::to_string(layer) + " has " + std::to_string(sae.config().d_sae));
-      }
       chosen.push_back(index);
     }
     if (!chosen.empty()) wanted.emplace_back(&d, std::move(chosen));
@@ -116,7 +111,7 @@ void explain(const Context& context, Options& o) {
   const OpenStudy open = open_study(o.study, o.dtype);
   const std::string task = choose_task(*open.study, o.task);
   const std::vector<Discovery> discoveries = open.study->discoveries(task);
-  const Wanted wanted = choose_latents(open, discoveries, o);
+  const Wanted wanted = choose_latents(discoveries, o);
   if (wanted.empty()) throw Error(Errc::kNotFound, o.study + ": no such latent in the study of " + task);
   const auto explained = explain_and_keep(context, open, task, wanted, o.corpus, o.explain);
   Json list = Json::array();

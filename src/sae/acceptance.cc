@@ -88,6 +88,15 @@ Site require_fit(const Sae& sae, const Engine& engine, const std::string& site_o
   return site;
 }
 
+void require_latents(const Sae& sae, std::span<const int32_t> latents) {
+  const int64_t d_sae = sae.config().d_sae;
+  for (const int32_t latent : latents) {
+    if (latent >= 0 && latent < d_sae) continue;
+    throw Error(Errc::kInvalidArgument, "latent " + std::to_string(latent) + " of SAE " + sae.path() +
+                                            " does not exist; it has " + std::to_string(d_sae) + " (from 0)");
+  }
+}
+
 namespace {
 
 // What a transcoder reconstructs.

@@ -10,6 +10,7 @@
 #include "base/parallel.h"
 #include "kernels/backend.h"
 #include "sae/altered.h"
+#include "sae/fit.h"
 #include "sae/normalize.h"
 #include "sae/select.h"
 #include "sae/writer.h"
@@ -90,7 +91,7 @@ class CanonicalSae final : public Sae {
   }
 
   Tensor decoder_rows(std::span<const int32_t> indices) const override {
-    check_indices(indices);
+    require_latents(*this, indices);
     const int64_t d_out = source_.config.d_out;
     Tensor rows(DType::kF32, {static_cast<int64_t>(indices.size()), d_out});
     for (size_t i = 0; i < indices.size(); ++i) {
@@ -111,7 +112,7 @@ class CanonicalSae final : public Sae {
   }
 
   std::shared_ptr<const Sae> subset(std::span<const int32_t> indices) const override {
-    check_indices(indices);
+    require_latents(*this, indices);
     const SaeKind kind = source_.config.kind;
     if (kind != SaeKind::kStandard && kind != SaeKind::kJumpRelu && kind != SaeKind::kGated) return nullptr;
     const auto pick = [&](const std::vector<float>& all) {
@@ -161,14 +162,6 @@ class CanonicalSae final : public Sae {
         for (int64_t c = 0; c < h.cols(); ++c) row[c] *= factors[static_cast<size_t>(c)];
       }
     });
-  }
-
-  void check_indices(std::span<const int32_t> indices) const {
-    for (const int32_t index : indices) {
-      if (index >= 0 && index < source_.config.d_sae) continue;
-      throw Error(Errc::kInvalidArgument, "latent " + std::to_string(index) + " of SAE " + source_.path +
-                                              " does not exist; it has " + std::to_string(source_.config.d_sae));
-    }
   }
 
   // Rows, or columns as rows, of a matrix, in its own type.

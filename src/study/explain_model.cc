@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "sae/acceptance_text.h"
+#include "sae/fit.h"
 #include "study/explain.h"
 #include "study/json.h"
 #include "study/text_units.h"
@@ -196,11 +197,7 @@ void check_sets(const Engine& engine, std::span<const ExplainSet> sets) {
                                        ", but " + config.site + " of this model is " +
                                        std::to_string(arch.width(site)) + " wide; it belongs to another model");
     }
-    for (const int32_t j : set.latents) {
-      if (j >= 0 && j < config.d_sae) continue;
-      throw Error(Errc::kInvalidArgument, "latent " + std::to_string(j) + " does not exist; the SAE at " + config.site +
-                                              " has " + std::to_string(config.d_sae));
-    }
+    require_latents(*set.sae, set.latents);
   }
 }
 

@@ -216,12 +216,6 @@ AppliedEdit make_edit(const SteeringVector& vector, double scale, const Architec
 AppliedEdit make_latent_edit(std::shared_ptr<const Sae> sae, LatentOp op, std::vector<LatentTarget> targets,
                              EditPositions positions, const Architecture& architecture) {
   const Site site = checked_site(sae->config().site, sae->config().d_in, "the SAE", architecture);
-  for (const LatentTarget& t : targets) {
-    if (t.latent < 0 || t.latent >= sae->config().d_sae) {
-      throw Error(Errc::kInvalidArgument, "latent " + std::to_string(t.latent) + " does not exist; the SAE has " +
-                                              std::to_string(sae->config().d_sae) + " (from 0)");
-    }
-  }
   return {site, positions, std::make_shared<LatentEdit>(std::move(sae), op, std::move(targets))};
 }
 
