@@ -188,15 +188,8 @@ void add_proximity(LatentExplanation& out, Mat<const float> row, Mat<const float
 }
 
 void check_sets(const Engine& engine, std::span<const ExplainSet> sets) {
-  const Architecture& arch = engine.model().architecture();
   for (const ExplainSet& set : sets) {
-    const SaeConfig& config = set.sae->config();
-    const Site site = Site::parse(config.site, static_cast<int>(arch.n_layers));
-    if (arch.width(site) != config.d_in) {
-      throw Error(Errc::kMismatch, set.sae->path() + ": the SAE reads rows of " + std::to_string(config.d_in) +
-                                       ", but " + config.site + " of this model is " +
-                                       std::to_string(arch.width(site)) + " wide; it belongs to another model");
-    }
+    require_fit(*set.sae, engine, "", false);
     require_latents(*set.sae, set.latents);
   }
 }

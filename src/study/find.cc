@@ -7,6 +7,7 @@
 #include <set>
 
 #include "base/check.h"
+#include "sae/fit.h"
 #include "saif/stats.h"
 #include "saif/study.h"
 #include "study/contrast.h"
@@ -269,18 +270,10 @@ void add_lens(const Engine& engine, const Sae& sae, Discovery& discovery, int k)
 
 std::vector<Site> checked_sites(const Engine& engine, std::span<const std::shared_ptr<const Sae>> saes,
                                 const FindOptions& options) {
-  const Architecture& arch = engine.model().architecture();
   std::vector<Site> sites;
   for (const auto& sae : saes) {
     const SaeConfig& config = sae->config();
-    if (config.site.empty())
-      throw Error(Errc::kMismatch, sae->path() + ": the SAE does not say at which site it belongs");
-    sites.push_back(Site::parse(config.site, static_cast<int>(arch.n_layers)));
-    if (arch.width(sites.back()) != config.d_in) {
-      throw Error(Errc::kMismatch, sae->path() + ": the SAE reads rows of " + std::to_string(config.d_in) + ", but " +
-                                       config.site + " of this model is " + std::to_string(arch.width(sites.back())) +
-                                       " wide; it belongs to another model");
-    }
+    sites.push_back(require_fit(*sae, engine, "", false));
     if (options.k > config.d_sae) {
       throw Error(Errc::kInvalidArgument, "k is " + std::to_string(options.k) + ", but the dictionary of " +
                                               sae->path() + " has " + std::to_string(config.d_sae) + " latents");
