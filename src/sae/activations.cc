@@ -17,17 +17,6 @@ namespace {
 constexpr int64_t kChunkTokens = 8192;  // tokens of the documents that one pass takes
 constexpr int64_t kBlock = 256;         // consecutive rows that stay together until they are in the buffer
 
-// Index behind the last document of the chunk that begins at `begin`.
-size_t chunk_end(std::span<const std::vector<int32_t>> documents, size_t begin) {
-  int64_t tokens = 0;
-  size_t end = begin;
-  while (end < documents.size() &&
-         (end == begin || tokens + static_cast<int64_t>(documents[end].size()) <= kChunkTokens)) {
-    tokens += static_cast<int64_t>(documents[end++].size());
-  }
-  return end;
-}
-
 // Collects rows of several sites; they arrive in any order.
 class RowCollector final : public Observer {
  public:
@@ -129,6 +118,16 @@ Journal resume(const ActivationCache::Request& request, const std::vector<int64_
 }
 
 }  // namespace
+
+size_t chunk_end(std::span<const std::vector<int32_t>> documents, size_t begin) {
+  int64_t tokens = 0;
+  size_t end = begin;
+  while (end < documents.size() &&
+         (end == begin || tokens + static_cast<int64_t>(documents[end].size()) <= kChunkTokens)) {
+    tokens += static_cast<int64_t>(documents[end++].size());
+  }
+  return end;
+}
 
 Tensor collect_activations(Engine& engine, std::span<const std::vector<int32_t>> documents, const Site& site,
                            int64_t skip_first, int64_t max_rows, const Control& control) {

@@ -11,6 +11,9 @@
 
 namespace saif {
 
+// Documents [begin, result) are what one pass over the model takes: 8,192 tokens, or one document that is longer.
+size_t chunk_end(std::span<const std::vector<int32_t>> documents, size_t begin);
+
 // At most max_rows rows [n, width] float32 of all tokens of the documents but each one's first skip_first.
 Tensor collect_activations(Engine& engine, std::span<const std::vector<int32_t>> documents, const Site& site,
                            int64_t skip_first, int64_t max_rows, const Control& control);

@@ -6,6 +6,7 @@
 
 #include "base/rng.h"
 #include "sae/acceptance_text.h"
+#include "sae/activations.h"
 #include "sae/fit.h"
 #include "study/explain.h"
 #include "study/json.h"
@@ -15,7 +16,6 @@
 namespace saif {
 namespace {
 
-constexpr size_t kChunkTokens = 8192;
 constexpr size_t kContents = 40;      // of the documents
 constexpr size_t kPool = 1000;        // words of the vocabulary
 constexpr size_t kMinTokenBytes = 3;  // of the token that stands for a word, its space left out
@@ -61,10 +61,7 @@ class Watch {
     }
     const int64_t prefix = std::max<int64_t>(1, common_prefix(documents));
     for (size_t begin = 0; begin < documents.size();) {
-      size_t end = begin, tokens = 0;
-      while (end < documents.size() && (end == begin || tokens + documents[end].size() <= kChunkTokens)) {
-        tokens += documents[end++].size();
-      }
+      const size_t end = chunk_end(documents, begin);
       const auto part = documents.subspan(begin, end - begin);
       const Engine::Capture capture = engine.capture(part, distinct, false, control);
       for (size_t s = 0; s < sets_.size(); ++s) add(engine.tokenizer(), s, capture, part, prefix);
