@@ -2,7 +2,7 @@
 
 #include <filesystem>
 
-#include "saif/text.h"
+#include "saif/task.h"
 
 namespace saif::cli {
 namespace {
@@ -48,9 +48,7 @@ std::vector<std::vector<int32_t>> sample_documents(const SampleOptions& o, int64
   std::vector<GenerateRequest> requests;
   for (const std::string& text : read_prompts(o.prompts)) {
     GenerateRequest& request = requests.emplace_back();
-    const Message message{"user", text};
-    request.ids = engine.tokenizer().has_chat_template() ? encode_chat(engine.tokenizer(), {&message, 1}, true)
-                                                         : engine.tokenizer().encode(text, {});
+    request.ids = prompt_ids(engine.tokenizer(), text);
     request.max_new_tokens = o.tokens;
     request.sampling.temperature = o.temperature;
     request.sampling.seed = seed;
