@@ -1,6 +1,7 @@
 // Passes over stored matrices: transposition, norms of rows, the search for NaN.
+#include "tensor/rows.h"
+
 #include <algorithm>
-#include <cmath>
 
 #include "base/parallel.h"
 #include "sae/source.h"
@@ -38,16 +39,10 @@ Tensor transposed(const TensorView& view) {
 }
 
 std::vector<float> row_norms(const TensorView& view) {
-  const int64_t cols = view.shape[1];
-  const size_t row_bytes = static_cast<size_t>(cols) * size_of(view.dtype);
   std::vector<float> norms(static_cast<size_t>(view.shape[0]));
   parallel_for(view.shape[0], 256, [&](int64_t begin, int64_t end) {
     for (int64_t j = begin; j < end; ++j) {
-      const auto* data = static_cast<const std::byte*>(view.data) + static_cast<size_t>(j) * row_bytes;
-      const Tensor row = to_f32({view.dtype, {cols}, data});
-      double sum = 0;
-      for (int64_t c = 0; c < cols; ++c) sum += static_cast<double>(row.as<float>()[c]) * row.as<float>()[c];
-      norms[static_cast<size_t>(j)] = static_cast<float>(std::sqrt(sum));
+      norms[static_cast<size_t>(j)] = static_cast<float>(norm_of(to_f32(row_of(view, j)).f32().row_span(0)));
     }
   });
   return norms;

@@ -14,6 +14,7 @@
 #include "sae/normalize.h"
 #include "sae/select.h"
 #include "sae/writer.h"
+#include "tensor/rows.h"
 
 namespace saif {
 namespace {
@@ -95,7 +96,7 @@ class CanonicalSae final : public Sae {
     const int64_t d_out = source_.config.d_out;
     Tensor rows(DType::kF32, {static_cast<int64_t>(indices.size()), d_out});
     for (size_t i = 0; i < indices.size(); ++i) {
-      const TensorView view = decoder_row(indices[i]);
+      const TensorView view = row_of(source_.w_dec, indices[i]);
       require_finite(view, source_.files.back(), "W_dec");
       const Tensor row = to_f32(view);
       float* out = rows.as<float>() + static_cast<int64_t>(i) * d_out;
@@ -180,12 +181,6 @@ class CanonicalSae final : public Sae {
   float decoder_scale(int64_t latent) const {
     const float row = source_.decoder_row_scale.empty() ? 1.0f : source_.decoder_row_scale[static_cast<size_t>(latent)];
     return row * source_.decoder_scale;
-  }
-
-  TensorView decoder_row(int64_t index) const {
-    const TensorView& w = source_.w_dec;
-    const size_t row_bytes = static_cast<size_t>(w.shape[1]) * size_of(w.dtype);
-    return {w.dtype, {w.shape[1]}, static_cast<const std::byte*>(w.data) + static_cast<size_t>(index) * row_bytes};
   }
 
   std::string compute_sha256() const {

@@ -75,10 +75,7 @@ class Pursuit {
  private:
   // Whether the latent is new to the row.
   bool take(int64_t r, int32_t latent, float value) {
-    const TensorView& w = source_.w_dec;
-    const size_t row_bytes = static_cast<size_t>(w.shape[1]) * size_of(w.dtype);
-    const auto* data = static_cast<const std::byte*>(w.data) + static_cast<size_t>(latent) * row_bytes;
-    const Tensor row = to_f32({w.dtype, {w.shape[1]}, data});
+    const Tensor row = to_f32(row_of(source_.w_dec, latent));
     for (int64_t c = 0; c < residual_.cols(); ++c) residual_(r, c) -= value * row.as<float>()[c];
     const auto [at, inserted] = taken_[static_cast<size_t>(r)].emplace(latent, 0.0f);
     at->second += value;

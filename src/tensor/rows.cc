@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 
 namespace saif {
 
@@ -15,6 +16,12 @@ double norm_of(std::span<const double> v) {
   double sum = 0;
   for (const double x : v) sum += x * x;
   return std::sqrt(sum);
+}
+
+TensorView row_of(const TensorView& matrix, int64_t row) {
+  const int64_t cols = matrix.shape[1];
+  const auto offset = static_cast<size_t>(row) * static_cast<size_t>(cols) * size_of(matrix.dtype);
+  return {matrix.dtype, {cols}, static_cast<const std::byte*>(matrix.data) + offset};
 }
 
 Tensor rows_of(Mat<const float> x, std::span<const int64_t> chosen) {
