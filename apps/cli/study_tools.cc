@@ -129,9 +129,10 @@ const Sae& sae_of(const OpenStudy& open, const Discovery& discovery) {
               discovery.sae_path + ": the SAE is not the one the study was made with; run saif find again");
 }
 
-std::string share_text(const Share& share) {
+std::string share_text(const Share& share, int decimals) {
   const Interval ci = share.ci();
-  return format_number(share.value(), 2) + " [" + format_number(ci.low, 2) + ", " + format_number(ci.high, 2) + "]";
+  return format_number(share.value(), decimals) + " [" + format_number(ci.low, decimals) + ", " +
+         format_number(ci.high, decimals) + "]";
 }
 
 }  // namespace saif::cli

@@ -38,6 +38,6 @@ Discovery choose_discovery(const Study& study, const std::string& task, int laye
 const Sae& sae_of(const OpenStudy& open, const Discovery& discovery);
 int layer_of(const std::string& site);
 
-std::string share_text(const Share& share);  // "0.93 [0.86, 0.97]"
+std::string share_text(const Share& share, int decimals = 2);  // "0.93 [0.86, 0.97]"
 
 }  // namespace saif::cli

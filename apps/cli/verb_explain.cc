@@ -94,10 +94,8 @@ void print_explanation(const LatentStats& stats, const LatentExplanation& e) {
              ", unrelated " + format_number(stats.sensitivity_unrelated, 2) + ", mean " + format_number(stats.mean, 1) +
              ", density " + format_number(stats.density, 4) + "\n  raises  " + join(e.lens.top) + "\n  lowers  " +
              join(e.lens.bottom));
-  const Interval ci = e.density.ci();
   print_line("  fires   on " + std::to_string(e.density.hits) + " of " + std::to_string(e.density.n) + " tokens, " +
-             format_number(e.density.value(), 4) + " [" + format_number(ci.low, 4) + ", " + format_number(ci.high, 4) +
-             "], up to " + format_number(e.maximum, 1) + "  |" + bars(e) + "|");
+             share_text(e.density, 4) + ", up to " + format_number(e.maximum, 1) + "  |" + bars(e) + "|");
   for (const auto& c : e.contexts) print_line("  " + format_number(c.activations[c.peak], 1) + "\t" + context_line(c));
   print_line("  near    " + neighbours(e.decoder) + " by direction; " + neighbours(e.coactive) + " by firing");
   if (e.words.empty()) return print_line("");

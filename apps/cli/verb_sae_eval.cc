@@ -1,6 +1,7 @@
 // saif sae eval: how good an SAE is on held-out text.
 #include "sae_corpus.h"
 #include "saif/study.h"
+#include "study_tools.h"
 #include "verbs.h"
 
 namespace saif::cli {
@@ -14,6 +15,8 @@ struct EvalArguments {
   bool no_probe = false, no_absorption = false;
   ProbeOptions probe;
 };
+
+constexpr int kShareDecimals = 3;
 
 using Table = std::vector<std::vector<std::string>>;
 
@@ -37,11 +40,6 @@ void print_breakdown(const SaeBreakdown& b) {
   print_line("\nhow often latents fire\n" + format_table(density));
 }
 
-std::string share(const Share& s) {
-  const Interval ci = s.ci();
-  return format_number(s.value(), 3) + " [" + format_number(ci.low, 3) + ", " + format_number(ci.high, 3) + "]";
-}
-
 void print_probe(const ProbeResult& p) {
   Table rows = {{"label", "n"}};
   for (const int k : p.k) rows[0].push_back(std::to_string(k) + (k == 1 ? " latent" : " latents"));
@@ -53,8 +51,8 @@ void print_probe(const ProbeResult& p) {
     rows.back().push_back(c.latents.empty() ? "-" : std::to_string(c.latents.front()));
   }
   rows.push_back({"all [95 %]", std::to_string(p.dense().n)});
-  for (size_t i = 0; i < p.k.size(); ++i) rows.back().push_back(share(p.sparse(i)));
-  rows.back().insert(rows.back().end(), {share(p.dense()), ""});
+  for (size_t i = 0; i < p.k.size(); ++i) rows.back().push_back(share_text(p.sparse(i), kShareDecimals));
+  rows.back().insert(rows.back().end(), {share_text(p.dense(), kShareDecimals), ""});
   print_line("\nsparse probing: accuracy on unseen texts, half of them with the label (trained on " +
              std::to_string(p.train) + " texts)\n" + format_table(rows));
 }
@@ -73,10 +71,10 @@ void print_absorption(const AbsorptionResult& a) {
                     format_number(l.silent.value(), 2), format_number(l.absorbed.value(), 2),
                     joined(l.examples, [](const std::string& w) { return w; })});
   }
-  print_line("\nfirst letter of words: the dense probe tells " + share(a.probe()) + " of " +
+  print_line("\nfirst letter of words: the dense probe tells " + share_text(a.probe(), kShareDecimals) + " of " +
              std::to_string(a.probe().n) + " unseen words; of the " + std::to_string(a.silent().n) +
-             " told, the letter's latents are silent on " + share(a.silent()) + ", absorbed " + share(a.absorbed()) +
-             "\n" + format_table(rows));
+             " told, the letter's latents are silent on " + share_text(a.silent(), kShareDecimals) + ", absorbed " +
+             share_text(a.absorbed(), kShareDecimals) + "\n" + format_table(rows));
 }
 
 // Adds what was measured to the JSON, or prints it.
