@@ -11,6 +11,7 @@
 #include "base/rng.h"
 #include "sae/activations.h"
 #include "sae/fit.h"
+#include "sae/train_files.h"
 #include "saif/sae.h"
 #include "support/paths.h"
 
@@ -158,6 +159,12 @@ TEST_F(Trained, SeveralSaesOfASite) {
   int64_t latents = results[2].density.at("never").as_int();
   for (const Json& bin : results[2].density.at("bins").items()) latents += bin.at("latents").as_int();
   EXPECT_EQ(latents, 96);
+  // What the SAEs of a site share in their evaluation gives the figures of each alone.
+  const auto held_out = split_documents(documents_, options_, engine_->model().architecture().context).held_out;
+  for (const SaeTrainResult& result : results) {
+    const SaeEvaluation alone = evaluate_sae(*Sae::load(result.folder), *engine_, held_out, {});
+    EXPECT_EQ(result.evaluation.to_json().dump(), alone.to_json().dump()) << result.folder;
+  }
   options_.activations = "memory";
   options_.k = 4;
   train({site(2)}, "memory");
