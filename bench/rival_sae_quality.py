@@ -2,19 +2,22 @@
 """What an SAE explains after the same number of tokens, trained by SAELens' own trainer and by saif.
 
 usage: rival_sae_quality.py --saif build/release/saif --corpus documents.jsonl [--site blocks.24.hook_resid_post]
-                            [--kinds topk,batchtopk,jumprelu] [--documents 3000] [--d-sae 4096] [--k 32] [--work FOLDER]
+                            [--kinds topk,batchtopk,jumprelu] [--programs saif,saelens] [--lrs 0.0016,0.0032,0.0064]
+                            [--documents 3000] [--d-sae 4096] [--k 32] [--work FOLDER]
 
 Optional: needs a Python with sae-lens 6. The corpus is JSON lines with "text". One tenth of the documents is kept for
 the figures: both SAEs are loaded by SAELens there and compared by the fraction of variance unexplained,
 sum |x - x'|^2 / sum |x - mean|^2, and L0, over the same rows. Both train on every other row once, in batches of 1,024, with
-the same learning rate and its defaults for the rest. One line of JSON per kind.
+their defaults but for the learning rate: the same number means different steps to the two, since their weights start at
+other scales, so each is trained at all of --lrs and judged by its best. One line of JSON per training.
 """
 
 import argparse
+import itertools
 import json
 import re
+import shutil
 import subprocess
-import time
 from pathlib import Path
 
 import torch
@@ -41,29 +44,28 @@ def captured(args, documents, name):
     return torch.cat([rows[a + 1:min(b, a + CONTEXT)] for a, b in zip(offsets, offsets[1:])]).float()
 
 
-def train_rival(kind, rows, args):
+def train_rival(kind, rows, lr, args):
     torch.manual_seed(0)
     steps = len(rows) // BATCH
     order = torch.randperm(len(rows))[:steps * BATCH].view(steps, BATCH)
     sae = rival_sae(kind, rows.shape[1], args.d_sae, args.k, args.l0_coefficient,
                     normalize_activations="expected_average_only_in")
-    config = SAETrainerConfig(total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=args.lr,
-                              lr_end=args.lr / 10, lr_warm_up_steps=steps // 50, lr_decay_steps=steps // 5)
+    config = SAETrainerConfig(total_training_samples=steps * BATCH, train_batch_size_samples=BATCH, lr=lr,
+                              lr_end=lr / 10, lr_warm_up_steps=steps // 50, lr_decay_steps=steps // 5)
     # The scale of the rows is estimated from the first SCALING batches, which are not trained on.
     batches = (rows[order[i % steps]] for i in range(SCALING + steps))
     trainer = SAETrainer(cfg=config, sae=sae, data_provider=batches)
-    start = time.perf_counter()
     trainer.fit()
-    seconds = time.perf_counter() - start
     folder = args.work / f"saelens-{kind}"
     sae.save_inference_model(folder)
-    return folder, steps * BATCH, seconds
+    return folder
 
 
-def train_saif(kind, file, tokens, args):
+def train_saif(kind, file, tokens, lr, args):
     out = args.work / f"saif-{kind}"
+    shutil.rmtree(out, ignore_errors=True)
     subprocess.run([args.saif, "sae", "train", "--model", "smollm2", "--corpus", file, "--site", args.site, "--kind", kind,
-                    "--d-sae", str(args.d_sae), "--k", str(args.k), "--batch", str(BATCH), "--lr", str(args.lr), "--epochs",
+                    "--d-sae", str(args.d_sae), "--k", str(args.k), "--batch", str(BATCH), "--lr", str(lr), "--epochs",
                     "1", "--max-tokens", str(tokens), "--context", str(CONTEXT), "--held-out", "0.002", "--save-dtype",
                     "f32", "--out", out, "--json", "--quiet"], check=True, stdout=subprocess.DEVNULL)
     return next(p.parent for p in sorted(out.rglob("cfg.json")))
@@ -89,7 +91,8 @@ def main():
     parser.add_argument("--documents", type=int, default=3000)
     parser.add_argument("--d-sae", type=int, default=4096)
     parser.add_argument("--k", type=int, default=32)
-    parser.add_argument("--lr", type=float, default=8e-4)
+    parser.add_argument("--programs", default="saif,saelens")
+    parser.add_argument("--lrs", default="0.0016,0.0032,0.0064")
     parser.add_argument("--l0-coefficient", type=float, default=1.0, help="of SAELens' jumprelu")
     parser.add_argument("--work", type=Path, default=Path("build/sae-quality"))
     args = parser.parse_args()
@@ -99,13 +102,14 @@ def main():
         texts = [MARKS.sub("", json.loads(line)["text"]) for _, line in zip(range(args.documents), f)]
     n_test = len(texts) // 10
     test, train = captured(args, texts[:n_test], "test"), captured(args, texts[n_test:], "train")
-    for kind in args.kinds.split(","):
-        theirs, tokens, seconds = train_rival(kind, train, args)
-        start = time.perf_counter()
-        ours = train_saif(kind, args.work / "train.jsonl", tokens, args)
-        print(json.dumps({"kind": kind, "tokens": tokens, "d_sae": args.d_sae, "saif": quality(ours, test),
-                          "saelens": quality(theirs, test), "saelens_seconds": round(seconds, 1),
-                          "saif_seconds_with_the_model": round(time.perf_counter() - start, 1)}), flush=True)
+    tokens = len(train) // BATCH * BATCH
+    for kind, program, lr in itertools.product(args.kinds.split(","), args.programs.split(","), args.lrs.split(",")):
+        if program == "saif":
+            folder = train_saif(kind, args.work / "train.jsonl", tokens, float(lr), args)
+        else:
+            folder = train_rival(kind, train, float(lr), args)
+        print(json.dumps({"kind": kind, "program": program, "lr": float(lr), "tokens": tokens, "d_sae": args.d_sae,
+                          **quality(folder, test)}), flush=True)
 
 
 if __name__ == "__main__":

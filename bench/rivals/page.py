@@ -188,6 +188,38 @@ their time or memory over its. A row in which saif is not ahead is in **bold**.
 """
 
 
+BRIEF_ROWS = ("prefill 512", "decode 1", "decode 32")
+BRIEF_BEGIN, BRIEF_END = "<!-- bench/rivals: begin -->", "<!-- bench/rivals: end -->"
+
+
+def brief_cell(row, entry):
+    """saif / saif tuned / llama.cpp / Transformers, the best of them in bold."""
+    _, winner = best(row, entry, OWN + RIVALS)
+    cells = [number(median(entry[name])) if entry.get(name) else "-" for name in OWN + RIVALS]
+    return " / ".join(f"**{c}**" if name == winner else c for name, c in zip(OWN + RIVALS, cells))
+
+
+def brief(results):
+    """The README's part."""
+    head = ("tokens per second", *(ROWS[row][0] for row in BRIEF_ROWS))
+    lines = ["saif as it comes / saif tuned / llama.cpp / Transformers, medians of runs in turn on the same weights on two "
+             "Zen 4 cores:", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for shape in SHAPES:
+        for kind in TYPES:
+            found = [results["rows"].get(f"{shape} {kind} {row}", {}) for row in BRIEF_ROWS]
+            if any(found):
+                cells = [brief_cell(row, entry) if entry else "-" for row, entry in zip(BRIEF_ROWS, found)]
+                lines.append(f"| {SHAPES[shape][0]} {TYPES[kind]} | " + " | ".join(cells) + " |")
+    lines += ["", summary(results)]
+    return "\n".join(lines)
+
+
+def with_brief(readme, results):
+    """The README's text with its part written anew."""
+    begin, end = readme.index(BRIEF_BEGIN) + len(BRIEF_BEGIN), readme.index(BRIEF_END)
+    return readme[:begin] + "\n" + brief(results) + "\n" + readme[end:]
+
+
 # --- plot -------------------------------------------------------------------------------------------------------------
 
 COLOURS = {"bf16": "#1f5fa8", "q8_0": "#d1771b", "q4_k_m": "#3b8f4a"}

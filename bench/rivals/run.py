@@ -403,6 +403,8 @@ def write(results):
     tmp.rename(RESULTS)
     (ROOT / "docs/benchmarks.svg").write_text(page.plot(results))
     (ROOT / "docs/benchmarks.md").write_text(page.text(results))
+    readme = ROOT / "README.md"
+    readme.write_text(page.with_brief(readme.read_text(), results))
 
 
 def arguments():

@@ -46,6 +46,14 @@ class PageTest(unittest.TestCase):
         self.assertEqual(page.ratio("decode 1", entry, ("saif",)), (0.8, "llama.cpp"))
         self.assertIsNone(page.ratio("decode 1", {"saif tuned": [60.0]}))
 
+    def test_the_readme_has_the_few_rows_that_tell_most(self):
+        readme = f"before\n{page.BRIEF_BEGIN}\nold\n{page.BRIEF_END}\nafter\n"
+        text = page.with_brief(readme, RESULTS)
+        self.assertIn("| 135M bf16 | **300** / - / 100 / 200 | - | - |", text.splitlines())
+        self.assertNotIn("old", text)
+        self.assertTrue(text.startswith("before\n") and text.endswith("\nafter\n"))
+        self.assertEqual(page.with_brief(text, RESULTS), text)
+
     def test_rows_behind_are_bold_and_named(self):
         text = page.text(RESULTS)
         lines = text.splitlines()
@@ -92,7 +100,7 @@ class RowsTest(unittest.TestCase):
     def test_rivals_are_asked_for_what_they_have(self):
         self.assertEqual(run.rows_of("transformers", "q8_0", ["decode 1"]), [])
         self.assertEqual(run.rows_of("saif tuned", "bf16", ["decode 1", "load warm"]), ["decode 1"])
-        self.assertEqual(run.rows_of("saif tuned", "q8_0", ["decode 1", "memory"]), ["decode 1"])
+        self.assertEqual(run.rows_of("saif tuned", "q8_0", ["decode 1", "memory", "load warm"]), ["decode 1", "memory"])
         self.assertEqual(run.rows_of("llama.cpp", "bf16", ["decode 1", "discovery"]), ["decode 1"])
 
 
