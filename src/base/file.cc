@@ -154,6 +154,12 @@ void MappedFile::forget_pages() const {
   if (data_) ::madvise(data_, size_, MADV_DONTNEED);
 }
 
+void MappedFile::expect_all() const {
+#if defined(MADV_HUGEPAGE)
+  if (data_) ::madvise(data_, size_, MADV_HUGEPAGE);  // advice: where it is not taken, nothing is lost
+#endif
+}
+
 std::string cache_directory() {
   if (const char* own = std::getenv("SAIF_CACHE"); own && *own) return own;
   if (const char* xdg = std::getenv("XDG_CACHE_HOME"); xdg && *xdg) return std::string(xdg) + "/saif";

@@ -46,6 +46,8 @@ class MappedFile {
   const std::string& path() const { return path_; }
   // The pages no longer count as this process's memory; whoever touches them next finds them in the system's cache.
   void forget_pages() const;
+  // All of it will be read: what is not in the system's cache yet comes there in huge pages, where the system has them.
+  void expect_all() const;
 
  private:
   MappedFile() = default;

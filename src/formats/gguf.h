@@ -129,6 +129,7 @@ class GgufFile {
   const GgufView& view() const { return *view_; }
   const std::string& path() const { return file_->path(); }
   void forget_pages() const { file_->forget_pages(); }
+  void expect_all() const { file_->expect_all(); }
 
  private:
   std::shared_ptr<const MappedFile> file_;

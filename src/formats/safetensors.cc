@@ -205,6 +205,7 @@ SafetensorsFile SafetensorsFile::open(const std::string& path) {
 
 const std::string& SafetensorsFile::path() const { return state_->file->path(); }
 void SafetensorsFile::forget_pages() const { state_->file->forget_pages(); }
+void SafetensorsFile::expect_all() const { state_->file->expect_all(); }
 const std::vector<std::string>& SafetensorsFile::names() const { return state_->names; }
 const SafetensorsMetadata& SafetensorsFile::metadata() const { return state_->metadata; }
 

@@ -45,6 +45,7 @@ class SafetensorsFile {
   const TensorView& at(std::string_view name) const;    // throws kNotFound, naming file and tensor
   const SafetensorsMetadata& metadata() const;
   void forget_pages() const;  // MappedFile's
+  void expect_all() const;    // MappedFile's
 
  private:
   struct State;

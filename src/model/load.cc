@@ -194,6 +194,7 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, c
   precision.bind.resident = resident(options.weights);
   if (options.quantised == "int8") check_int8(precision, backend);
   Opened opened = directory_exists(path) ? open_folder(path) : open_gguf(path);
+  opened.source.expect_all();
   LoadedModel::Parts parts;
   try {
     parts.weights = bind_weights(opened.plan, opened.source, precision.bind, opened.notes);

@@ -70,6 +70,11 @@ void TensorSource::forget_pages() const {
   for (const GgufFile& file : gguf_) file.forget_pages();
 }
 
+void TensorSource::expect_all() const {
+  for (const SafetensorsFile& file : files_) file.expect_all();
+  for (const GgufFile& file : gguf_) file.expect_all();
+}
+
 void check_readable(const SourceTensor& tensor) {
   if (info_of(tensor.type).can_dequantize) return;
   std::string readable;

@@ -34,6 +34,7 @@ class TensorSource {
   const SourceTensor* find(std::string_view name) const;  // nullptr when absent
   const std::vector<SourceTensor>& tensors() const { return tensors_; }
   void forget_pages() const;  // MappedFile's, of every file
+  void expect_all() const;    // likewise
 
  private:
   void index();
