@@ -51,9 +51,7 @@ void Int8Linear::run(const RowSource& x, std::span<const LinearPart> parts) {
     const LinearPart* part = parts.data();
     while (task >= ceil_div(part->w.out, block)) task -= ceil_div((part++)->w.out, block);
     const int64_t first = task * block, count = std::min(block, part->w.out - first);
-    const WeightView& w = part->w;
-    const WeightTile tile{static_cast<const std::byte*>(w.data) + first * w.row_bytes(), w.dtype, count, w.in,
-                          w.blocks};
+    const WeightTile tile = tile_of(part->w, first, count);
     const LinearOutput out{part->y.data() + first, part->y.stride(), count,
                            part->bias != nullptr ? part->bias + first : nullptr, part->accumulate};
     void* decoded = rows > kFewRows ? scratch.packed.get<std::byte>(count * kernel_->scratch_bytes(in.n)) : nullptr;

@@ -82,9 +82,7 @@ Block block_of(const Plan& plan, int64_t task) {
   const LinearPart* part = plan.parts.data();
   while (block >= ceil_div(part->w.out, plan.block)) block -= ceil_div((part++)->w.out, plan.block);
   const int64_t first = block * plan.block;
-  const WeightView& w = part->w;
-  const auto* data = static_cast<const std::byte*>(w.data) + first * w.row_bytes();
-  return {part, first, {data, w.dtype, std::min(plan.block, w.out - first), w.in, w.blocks}};
+  return {part, first, tile_of(part->w, first, std::min(plan.block, part->w.out - first))};
 }
 
 // Rows [first, first + rows) of a tile, widened to its dtype where they are blocks.
@@ -128,30 +126,40 @@ void pack_tile(const LinearKernel& kernel, const WeightTile& tile, int64_t n_uni
   kernel.pack(widen(tile, 0, tile.rows, wide), n_units, packed);
 }
 
+int64_t first_row(const Plan& plan, int64_t task) { return (task % plan.row_chunks) * plan.row_chunk; }
+
 UnitRows rows_of(const Plan& plan, int64_t task, const uint32_t* units) {
-  const int64_t first = (task % plan.row_chunks) * plan.row_chunk;
+  const int64_t first = first_row(plan, task);
   return {units + first * plan.n_units, std::min(plan.row_chunk, plan.rows - first), plan.n_units};
 }
 
-Ahead ahead_of(const Block& block) {
-  return {static_cast<const char*>(block.tile.data),
-          block.part != nullptr ? block.tile.rows * block.part->w.row_bytes() : 0};
+LinearOutput output_of(const Block& block, Mat<float> y) {
+  const float* bias = block.part->bias;
+  return {y.data(), y.stride(), block.tile.rows, bias != nullptr ? bias + block.first : nullptr,
+          block.part->accumulate};
 }
 
 // The block of which a thread is likely to take a task after this one: threads in step take every such task.
 Block next_block(const Plan& plan, int64_t task) { return block_of(plan, task + plan.threads); }
 
-void run_task(const Plan& plan, int64_t task, const uint32_t* units, TaskScratch& scratch) {
-  const Block block = block_of(plan, task);
-  const LinearPart& part = *block.part;
-  const int64_t first_row = (task % plan.row_chunks) * plan.row_chunk;
-  const UnitRows x = rows_of(plan, task, units);
-  const LinearOutput out{part.y.row(first_row) + block.first, part.y.stride(), block.tile.rows,
-                         part.bias != nullptr ? part.bias + block.first : nullptr, part.accumulate};
-  if (plan.direct) return run_direct(plan.kernel, x, block.tile, out, scratch.wide);
+// Of many rows: the block is packed, and what is likely to be packed next is asked for.
+void multiply(const Plan& plan, const UnitRows& x, const Block& block, Mat<float> y, const Block& next,
+              TaskScratch& scratch) {
   auto* packed = scratch.packed.get<uint32_t>(plan.n_units * plan.block);
   pack_tile(plan.kernel, block.tile, plan.n_units, packed, scratch.wide);
-  plan.kernel.multiply(x, packed, out, ahead_of(next_block(plan, task)));
+  const Ahead ahead{static_cast<const char*>(next.tile.data),
+                    next.part != nullptr ? next.tile.rows * next.part->w.row_bytes() : 0};
+  plan.kernel.multiply(x, packed, output_of(block, y), ahead);
+}
+
+void run_task(const Plan& plan, int64_t task, const uint32_t* units, TaskScratch& scratch) {
+  const Block block = block_of(plan, task);
+  const UnitRows x = rows_of(plan, task, units);
+  const int64_t first = first_row(plan, task);
+  const Mat<float> y =
+      block.part->y.rows_range(first, first + x.rows).cols_range(block.first, block.first + block.tile.rows);
+  if (plan.direct) return run_direct(plan.kernel, x, block.tile, output_of(block, y), scratch.wide);
+  multiply(plan, x, block, y, next_block(plan, task), scratch);
 }
 
 // The rows and outputs of a task of `plan`, which is that of gate, of both products, combined and rounded into
@@ -159,35 +167,21 @@ void run_task(const Plan& plan, int64_t task, const uint32_t* units, TaskScratch
 void run_gated_task(const Plan& plan, const GatedProducts& products, int64_t task, const uint32_t* units,
                     TaskScratch& scratch, uint32_t* hidden) {
   const Block gate = block_of(plan, task);
-  Block up = gate;
-  up.part = &products.up;
-  const WeightView& w = products.up.w;
-  up.tile = {static_cast<const std::byte*>(w.data) + gate.first * w.row_bytes(), w.dtype, gate.tile.rows, w.in,
-             w.blocks};
-
+  const Block up{&products.up, gate.first, tile_of(products.up.w, gate.first, gate.tile.rows)};
   const UnitRows x = rows_of(plan, task, units);
   auto* tiles = scratch.tiles.get<float>(2 * x.rows * plan.block);
   const Mat<float> gated(tiles, x.rows, gate.tile.rows, plan.block);
   const Mat<float> upped(tiles + x.rows * plan.block, x.rows, gate.tile.rows, plan.block);
-  const auto multiply = [&](const Block& block, Mat<float> y, const Block& next) {
-    auto* packed = scratch.packed.get<uint32_t>(plan.n_units * plan.block);
-    pack_tile(plan.kernel, block.tile, plan.n_units, packed, scratch.wide);
-    const float* bias = block.part->bias;
-    plan.kernel.multiply(x, packed, {y.data(), y.stride(), y.cols(), bias != nullptr ? bias + block.first : nullptr},
-                         ahead_of(next));
-  };
-  multiply(gate, gated, up);
-  multiply(up, upped, next_block(plan, task));
+  multiply(plan, x, gate, gated, up, scratch);
+  multiply(plan, x, up, upped, next_block(plan, task), scratch);
   products.combine(gated, upped, gated);
 
   const int64_t hidden_units = units_of(plan.kernel, products.gate.w.out);
   const int64_t first = gate.first / plan.kernel.inputs_per_unit;
   const bool last = gate.first + gate.tile.rows == products.gate.w.out;  // also writes the zeros after it
   const int64_t n = last ? hidden_units - first : gate.tile.rows / plan.kernel.inputs_per_unit;
-  const int64_t first_row = (task % plan.row_chunks) * plan.row_chunk;
-  for (int64_t r = 0; r < x.rows; ++r) {
-    plan.kernel.round(gated.row(r), gated.cols(), hidden + (first_row + r) * hidden_units + first, n);
-  }
+  uint32_t* to = hidden + first_row(plan, task) * hidden_units + first;
+  for (int64_t r = 0; r < x.rows; ++r) plan.kernel.round(gated.row(r), gated.cols(), to + r * hidden_units, n);
 }
 
 // round(row, scratch) for each of n_rounds rows, then run(task, scratch) for each task of the plan.

@@ -25,6 +25,11 @@ struct WeightTile {
   std::optional<GgmlType> blocks = std::nullopt;
 };
 
+// Rows [first, first + rows) of a matrix.
+inline WeightTile tile_of(const WeightView& w, int64_t first, int64_t rows) {
+  return {static_cast<const std::byte*>(w.data) + first * w.row_bytes(), w.dtype, rows, w.in, w.blocks};
+}
+
 // Where the sums of a block go: y[r * stride + c], c < cols.
 struct LinearOutput {
   float* y = nullptr;
