@@ -151,16 +151,16 @@ run = Ended
 
 
 class Saif:
-    flags = []
+    flags, memory_flags = [], []
 
     def __init__(self, shape, kind, _):
         self.file, self.roofs = model_file(shape, kind), DIR / "roofs.json"
         self.seconds = 0.5
 
-    def bench(self, rows, *flags, seconds=None):
+    def bench(self, rows, *more, seconds=None, flags=None):
         return run([SAIF, "bench", "--quiet", "--json", "--typical", "--threads", THREADS, "--model", self.file,
                     "--roofs", self.roofs, "--seconds", seconds or self.seconds, "--only", ",".join(rows),
-                    *self.flags, *flags])
+                    *(self.flags if flags is None else flags), *more])
 
     def measure(self, rows):
         """{row: value} and {row: roof}"""
@@ -172,7 +172,7 @@ class Saif:
             read_into_cache(self.file)
             values["load warm"] = self.bench(["load"]).seconds
         if "memory" in rows:
-            peak = self.bench(["prefill 512", "decode 1"], seconds=0.01).peak_mb
+            peak = self.bench(["prefill 512", "decode 1"], seconds=0.01, flags=self.memory_flags).peak_mb
             values["memory"] = peak - self.file.stat().st_size * 1e-6
         own = [r for r in rows if r not in ("load cold", "load warm", "memory")]
         if own:
@@ -188,18 +188,14 @@ class Saif:
 
 class SaifTuned(Saif):
     """Weights in huge pages, keys and values in bfloat16, and activations rounded to 8 bits, as llama.cpp has them."""
+    memory_flags = ["--kv", "bf16"]  # weights where they lie
 
     def __init__(self, shape, kind, notes):
         super().__init__(shape, kind, notes)
         self.flags = ["--weights", "resident", "--kv", "bf16"] + (["--quantised", "int8"] if kind != "bf16" else [])
 
     def measure(self, rows):
-        values = super().measure([r for r in rows if r != "memory"])[0]
-        if "memory" in rows:
-            self.flags, flags = ["--kv", "bf16"], self.flags  # weights where they lie
-            values.update(super().measure(["memory"])[0])
-            self.flags = flags
-        return values, {}
+        return super().measure(rows)[0], {}
 
 
 class Llama:
