@@ -1,6 +1,7 @@
 // The state of a forward pass; its parts are in forward.cc (blocks, attention) and forward_mlp.cc.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <span>
 #include <utility>
@@ -58,6 +59,8 @@ struct Forward::Impl {
   Mat<float> mixture(const BlockWeights& w, Mat<const float> h);
   void project(Mat<const float> x, const LinearWeights& w, const NormWeights& post, const Tap& tap,
                Mat<float> residual);
+  void add_product(const LinearWeights& w, const NormWeights& post, const Tap& tap, Mat<float> residual,
+                   const std::function<void(const LinearPart&)>& product);
   void add_to(const NormWeights& post, const Tap& tap, Mat<float> out, Mat<float> residual);
   Mat<float> logits(Mat<float> x);
 

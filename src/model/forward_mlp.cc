@@ -1,6 +1,7 @@
 // MLPs, mixtures of experts and norms of the forward pass.
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <span>
 
@@ -71,12 +72,9 @@ void Forward::Impl::mlp_in_pieces(const BlockWeights& w, Mat<float> x) {
       Mat<const float> h = piece;
       if (arch.pre_norms) h = norm(piece, w.ln2, normed_.take(piece.rows(), arch.d_model));
       project(hidden(w.mlp, h, {}, {}), w.mlp.down, w.post_mlp, {}, piece);
-    } else if (w.post_mlp.present() || arch.residual_scale != 1.0F) {
-      const Mat<float> out = out_.take(piece.rows(), arch.d_model);
-      gated_mlp(w.mlp, &w.ln2, piece, part(w.mlp.down, out));
-      add_to(w.post_mlp, {}, out, piece);
     } else {
-      gated_mlp(w.mlp, &w.ln2, piece, part(w.mlp.down, piece, true));
+      add_product(w.mlp.down, w.post_mlp, {}, piece,
+                  [&](const LinearPart& down) { gated_mlp(w.mlp, &w.ln2, piece, down); });
     }
   }
 }
@@ -151,15 +149,18 @@ Mat<float> Forward::Impl::mixture(const BlockWeights& w, Mat<const float> h) {
   return out;
 }
 
-// residual += x w^T + bias, in one step when nobody wants the summand and nothing happens to it.
+// residual += x w^T + bias
 void Forward::Impl::project(Mat<const float> x, const LinearWeights& w, const NormWeights& post, const Tap& tap,
                             Mat<float> residual) {
-  if (!tap && !post.present() && arch.residual_scale == 1.0F) {
-    linear(x, {part(w, residual, true)});
-    return;
-  }
-  const Mat<float> out = out_.take(x.rows(), arch.d_model);
-  linear(x, {part(w, out)});
+  add_product(w, post, tap, residual, [&](const LinearPart& to) { linear(x, {to}); });
+}
+
+// residual += what `product` gives with weights w, in one step when nobody wants the summand and nothing happens to it.
+void Forward::Impl::add_product(const LinearWeights& w, const NormWeights& post, const Tap& tap, Mat<float> residual,
+                                const std::function<void(const LinearPart&)>& product) {
+  if (!tap && !post.present() && arch.residual_scale == 1.0F) return product(part(w, residual, true));
+  const Mat<float> out = out_.take(residual.rows(), arch.d_model);
+  product(part(w, out));
   add_to(post, tap, out, residual);
 }
 
