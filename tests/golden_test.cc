@@ -1,5 +1,6 @@
 // Tiny models against what Transformers computes with them (tests' outside material, README in data/goldens).
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <filesystem>
@@ -68,10 +69,16 @@ class Golden : public testing::TestWithParam<Case> {
     if (!GetParam().own) SAIF_REQUIRE_SHARED("data/" + GetParam().golden);
     golden_.emplace(SafetensorsFile::open(GetParam().path(GetParam().golden)));
   }
+  void TearDown() override {
+    if (!folder_.empty()) std::filesystem::remove_all(folder_);
+  }
   std::shared_ptr<const Model> load(const std::string& dtype, const std::string& kv = "f32") {
     const Case& c = GetParam();
     std::string path = c.path(c.model);
-    if (!c.config.empty()) path = with_config(path, c.path(c.config), "saif_golden_" + c.label);
+    if (!c.config.empty()) {
+      // Tests of one model run side by side.
+      path = folder_ = with_config(path, c.path(c.config), "saif_golden_" + c.label + "_" + std::to_string(::getpid()));
+    }
     return Model::load(path, {.dtype = dtype, .kv = kv});
   }
   const SafetensorsFile& golden() const { return *golden_; }
@@ -83,6 +90,7 @@ class Golden : public testing::TestWithParam<Case> {
 
  private:
   std::optional<SafetensorsFile> golden_;
+  std::string folder_;  // of with_config
 };
 
 TEST_P(Golden, EverySiteInFloat32) {
