@@ -133,18 +133,37 @@ TEST_P(Golden, LogitsFromKeysAndValuesInBfloat16) {
   EXPECT_LE(distance(logits, floats_of(golden().at("logits"))), std::max(0.05, GetParam().bf16));
 }
 
-// Matrices used as blocks where they lie give the bits of those widened at load.
 class GoldenBlocks : public Golden {};
 
-TEST_P(GoldenBlocks, TheBitsOfWidenedMatrices) {
+// Matrices used as blocks where they lie give the bits of those widened at load, unless their codes are multiplied:
+// then no weight is rounded, and the logits are at least as near to the exact ones.
+TEST_P(GoldenBlocks, KeptOrWidened) {
+  const std::vector<int32_t> ids = ids_of(golden().at("ids"));
   for (const std::string dtype : {"f32", "bf16"}) {
     const std::string path = GetParam().path(GetParam().model);
     const auto kept = Model::load(path, {dtype, "keep"}), widened = Model::load(path, {dtype, "widen"});
     EXPECT_LE(kept->bytes_per_weight(), widened->bytes_per_weight());
     Forward a(kept), b(widened);
-    const std::vector<int32_t> ids = ids_of(golden().at("ids"));
-    EXPECT_EQ(Sequence(a, kept->architecture()).append(ids), Sequence(b, widened->architecture()).append(ids)) << dtype;
+    const std::vector<float> of_kept = Sequence(a, kept->architecture()).append(ids);
+    const std::vector<float> of_widened = Sequence(b, widened->architecture()).append(ids);
+    if (dtype == "bf16" && make_cpu_backend()->has_fast_bf16()) {
+      EXPECT_LE(distance(of_kept, floats_of(golden().at("logits"))),
+                1.1 * distance(of_widened, floats_of(golden().at("logits"))) + 0.005);
+    } else {
+      EXPECT_EQ(of_kept, of_widened) << dtype;
+    }
   }
+}
+
+// What `auto` is depends on what it is for.
+TEST_P(GoldenBlocks, AutoWidensForManyRows) {
+  if (!make_cpu_backend()->has_fast_bf16()) GTEST_SKIP() << "blocks are widened here in any case";
+  const auto bytes = [](const LoadOptions& options) {
+    return Model::load(GetParam().path(GetParam().model), options)->bytes_per_weight();
+  };
+  EXPECT_EQ(bytes({}), bytes({.quantised = "keep"}));
+  EXPECT_EQ(bytes({.many_rows = true}), bytes({.quantised = "widen"}));
+  EXPECT_EQ(bytes({.quantised = "keep", .many_rows = true}), bytes({.quantised = "keep"}));
 }
 
 // Activations of 8 bits cost about what bfloat16's do.

@@ -102,8 +102,10 @@ void add_load_flags(CLI::App* verb, LoadOptions& options) {
   add_dtype_flag(verb, options.dtype);
   verb->add_option(
           "--quantised", options.quantised,
-          "matrices of GGUF block types: keep (less memory, faster for few rows), widen (faster for many), auto: the "
-          "answers are the same; int8 (activations of 8 bits, as in llama.cpp: fastest for few rows, other answers)")
+          "matrices of GGUF block types: keep (less memory, faster for few rows), widen (to bfloat16: faster for "
+          "many), "
+          "auto (what suits the verb), int8 (as keep, with activations of 8 bits, as in llama.cpp); they differ in "
+          "rounding")
       ->capture_default_str();
   verb->add_option("--isa", options.isa, "instruction set: auto (the best), avx512bf16, avx512, avx2 or generic")
       ->capture_default_str();
@@ -117,6 +119,10 @@ Loaded load_engine(const std::string& model, const LoadOptions& options) {
   out.tokenizer = Tokenizer::load(out.model->path());
   out.engine = std::make_unique<Engine>(out.model, out.tokenizer);
   return out;
+}
+
+Loaded load_for_study(const std::string& model, const std::string& dtype) {
+  return load_engine(model, {.dtype = dtype, .many_rows = true});
 }
 
 void install_progress(Context& context) {

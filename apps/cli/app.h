@@ -67,6 +67,7 @@ struct Loaded {
   std::unique_ptr<Engine> engine;
 };
 Loaded load_engine(const std::string& model, const LoadOptions& options = {});
+Loaded load_for_study(const std::string& model, const std::string& dtype);  // for many rows at a time
 void add_dtype_flag(CLI::App* verb, std::string& dtype);
 void add_load_flags(CLI::App* verb, LoadOptions& options);  // all of them
 

@@ -71,8 +71,7 @@ OpenStudy open_study(const std::string& folder, const std::string& dtype) {
   const Json manifest = out.study->manifest();
   const Json* model = manifest.find("model");
   if (!model) throw Error(Errc::kBadFormat, folder + "/manifest.json: names no model; run saif find again");
-  out.loaded =
-      load_engine(model->at("path").as_string(), {.dtype = dtype == "auto" ? model->at("dtype").as_string() : dtype});
+  out.loaded = load_for_study(model->at("path").as_string(), dtype == "auto" ? model->at("dtype").as_string() : dtype);
   if (out.loaded.model->sha256() != model->at("sha256").as_string()) {
     throw Error(Errc::kMismatch, model->at("path").as_string() + ": the model's weights are not those the study in " +
                                      folder + " was made with; put the old file back or make a new study");

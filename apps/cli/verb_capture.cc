@@ -9,7 +9,7 @@ namespace {
 
 struct Options {
   std::string model, ids, file, out, positions = "all";
-  LoadOptions load;
+  LoadOptions load{.many_rows = true};
   std::vector<std::string> prompts, sites;
   bool no_special = false;
 };

@@ -288,7 +288,7 @@ void demo(const Context& context, const Options& o) {
   const Plan plan = read_plan(o);
   const auto saes = needed_saes(plan);
   say(context, "loading " + o.model);
-  const Loaded loaded = load_engine(o.model, {.dtype = o.dtype});
+  const Loaded loaded = load_for_study(o.model, o.dtype);
   check_saes(context, *loaded.engine, saes, true);
   const Outcome outcome = run_study(context, *loaded.engine, plan, saes);
   const double seconds = std::chrono::duration<double>(Clock::now() - start).count();

@@ -53,7 +53,7 @@ void find(const Context& context, Options& o) {
   for (const std::string& name : o.tasks) tasks.push_back(load_task(name));
   const std::vector<Content> contents = of_split(load_contents(o.contents), Split::kDiscovery);
   const auto saes = load_saes(sae_paths(o.saes));
-  const Loaded loaded = load_engine(o.model, {.dtype = o.dtype});
+  const Loaded loaded = load_for_study(o.model, o.dtype);
   check_find(*loaded.engine, saes, contents, o.find);
   check_saes(context, *loaded.engine, saes, !o.no_check);
   const auto study = Study::open(o.out, Study::Mode::kCreateOrOpen);

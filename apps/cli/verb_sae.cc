@@ -122,7 +122,7 @@ void train(const Context& context, const TrainArguments& o) {
   if (o.samples.prompts.empty() == o.corpus.corpus.empty()) {
     throw UsageError("sae train: give the documents with --corpus or prompts for the model's own with --prompts");
   }
-  const Loaded loaded = load_engine(o.corpus.model, {.dtype = o.corpus.dtype});
+  const Loaded loaded = load_for_study(o.corpus.model, o.corpus.dtype);
   const auto spots = spots_of(o, static_cast<int>(loaded.model->architecture().n_layers));
   const auto documents = o.samples.prompts.empty()
                              ? read_documents(o.corpus, *loaded.tokenizer, o.train.context)

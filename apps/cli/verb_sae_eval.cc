@@ -94,7 +94,7 @@ void probe_and_absorb(const Context& context, const EvalArguments& o, std::span<
 
 void evaluate_verb(const Context& context, const EvalArguments& o) {
   const auto sae = Sae::load(o.sae);
-  const Loaded loaded = load_engine(o.corpus.model, {.dtype = o.corpus.dtype});
+  const Loaded loaded = load_for_study(o.corpus.model, o.corpus.dtype);
   std::vector<LabelledText> texts;
   if (!o.no_probe) texts = load_labelled_texts(o.probe_file);  // what is wrong with it is said before the work
   const auto documents = read_documents(o.corpus, *loaded.tokenizer, o.context);

@@ -168,9 +168,12 @@ their time or memory over its. A row in which saif is not ahead is in **bold**.
 * Threads: one per core, for every program. saif as it comes. llama.cpp out of llama-cpp-python's source distribution,
   built with -march=native, micro-batches of 512, flash attention where it is faster (prefill/decode: {flash(results)}).
   Transformers in bfloat16 under inference mode, the attention it chooses, key-value cache, logits of the last token only.
+* saif multiplies quantised weights with activations of full width: where they lie in the file in decoding 1 and 8 rows, the
+  first token and memory, as `saif run` does; widened to bfloat16 at load in the other rows, as its study verbs do, unless
+  that took more than 4 GiB (2.6B), where they stay.
 * saif tuned is `--weights resident --kv bf16` (matrices copied into huge pages at load, keys and values in bfloat16), and
-  with Q8_0 and Q4_K_M `--quantised int8`: activations rounded to 8 bits, as llama.cpp always has them with these types.
-  Without it saif multiplies quantised weights with activations of full width. Memory: `--kv bf16` alone.
+  for one row of Q8_0 and Q4_K_M also `--quantised int8` where that is faster: activations rounded to 8 bits, as llama.cpp
+  always has them with these types. Memory: `--kv bf16` alone.
 * Prefill: a prompt of random tokens up to its next token, `llama-bench -p`. Decode: sequences that go on from 8 tokens
   each, `llama-bench -n` and `llama-batched-bench`. Runs within a round last about half a second, at least one, after a
   warm-up; their median or mean counts, the best of them never does.
@@ -202,7 +205,7 @@ def brief_cell(row, entry):
 def brief(results):
     """The README's part."""
     head = ("tokens per second", *(ROWS[row][0] for row in BRIEF_ROWS))
-    lines = ["saif as it comes / saif tuned (`--weights resident --kv bf16`, with Q8_0 and Q4_K_M `--quantised int8`) / "
+    lines = ["saif as it comes / saif tuned (`--weights resident --kv bf16`, one row perhaps with `--quantised int8`) / "
              "llama.cpp /", "Transformers, medians of runs in turn on the same weights on two Zen 4 cores:", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for shape in SHAPES:
         for kind in TYPES:

@@ -51,6 +51,10 @@ struct BenchOptions {
   std::string roofs;        // a JSON file as `saif doctor --json` prints it; "": measured
   double load_seconds = 0;  // what loading the model took, known to the caller; 0: unknown, and no row "load"
 };
+// The names of the rows wanted. Throws kNotFound for an unknown one, kInvalidArgument for one that lacks what it needs.
+std::vector<std::string> bench_rows(const BenchOptions& options);
+// Whether a row is of few tokens at a time, or of the model alone: what a chat does, not a study.
+bool is_of_few_rows(const std::string& row);
 // The rows of docs/bench.md. The engine may lack a tokenizer unless there is a job. Throws kNotFound for an unknown
 // row.
 std::vector<BenchRow> run_bench(Engine& engine, const BenchOptions& options, const Control& control);

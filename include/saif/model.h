@@ -131,11 +131,15 @@ class Editor {
 
 struct LoadOptions {
   std::string dtype = "auto";  // auto | bf16 | f32: the type weights and activations meet in; auto: bf16 where fast
-  // Matrices of GGUF block types: keep (used as they lie: less memory, faster for few rows at a time), widen (copied to
-  // bfloat16 or float32: faster for many), auto (keep where this CPU multiplies them fast). The bits are the same.
-  // int8: as keep, but products take activations rounded to 8 bits per 32 of them, as llama.cpp does: the fastest for
-  // few rows, and other answers (about 1 % noise in each product). Still batch-invariant.
+  // Matrices of GGUF block types: keep (used as they lie: less memory, twice as fast or more for few rows at a time; no
+  // weight is rounded), widen (copied to bfloat16 or float32: a tenth faster for many rows; each weight is rounded to
+  // that), auto (keep where this CPU multiplies them fast, but see many_rows). int8: as keep, but products take
+  // activations rounded to 8 bits per 32 of them, as llama.cpp does (about 1 % noise in each product). Answers of the
+  // three differ by these roundings; each is batch-invariant.
   std::string quantised = "auto";
+  // What `auto` is for: many rows at a time, as in a study, rather than few. It widens then, where all copies together
+  // take 4 GiB or less.
+  bool many_rows = false;
   // Keys and values in memory: f32, or bf16 (half the memory, and attention by bfloat16 products where the CPU has
   // them).
   std::string kv = "f32";

@@ -29,7 +29,9 @@ enum class Compute { kF32, kBf16, kInt8 };
 //
 // With `blocks`, data holds each row as blocks of that GGUF type, at any address (`in` is a whole number of blocks),
 // and dtype, F32 or BF16, is what a block's values are rounded to before use: every result has the bits that the matrix
-// dequantised to dtype gives. linear() and embed() take such matrices; the sparse operations do not.
+// dequantised to dtype gives. Only linear() by kBf16 on a backend with has_fast_bf16() rounds no weight: there codes,
+// exact in bfloat16, are multiplied, and a scale meets the sum of its block. linear() and embed() take such matrices;
+// the sparse operations do not.
 struct WeightView {
   const void* data = nullptr;
   DType dtype = DType::kF32;

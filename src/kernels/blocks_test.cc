@@ -1,4 +1,5 @@
-// Matrices of GGUF's blocks against the same matrix dequantised first, bit for bit, on every instruction set.
+// Matrices of GGUF's blocks on every instruction set: against the same matrix dequantised first, bit for bit, or, where
+// codes are multiplied, against the exact values.
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -80,57 +81,121 @@ struct BlockMatrix {
   WeightView blocks, plain;
 };
 
+Matrix rounded_to_bf16(const Matrix& x) {
+  Matrix out = x;
+  for (int64_t r = 0; r < out.mat().rows(); ++r) {
+    for (int64_t c = 0; c < out.mat().cols(); ++c) out.mat()(r, c) = bf16_to_f32(f32_to_bf16(out.mat()(r, c)));
+  }
+  return out;
+}
+
+// Products of blocks by kBf16: the bits of the dequantised matrix, or, where codes are multiplied, the exact products
+// of the rounded activations with weights that are not, but for the rounding of float32 sums.
+void expect_products(Backend& backend, const Matrix& x, const BlockMatrix& w, Mat<const float> found,
+                     const std::string& what) {
+  if (!backend.has_fast_bf16()) {
+    Matrix expected(found.rows(), found.cols());
+    const LinearPart plain{w.plain, nullptr, expected.mat(), false};
+    backend.linear(x.mat(), {&plain, 1}, Compute::kBf16);
+    return expect_bits(expected.mat(), found, what);
+  }
+  const Matrix rounded = rounded_to_bf16(x);
+  std::vector<float> row(static_cast<size_t>(w.blocks.in));
+  for (int64_t o = 0; o < found.cols(); ++o) {
+    const auto* data = static_cast<const uint8_t*>(w.blocks.data) + o * w.blocks.row_bytes();
+    dequantize(*w.blocks.blocks, data, w.blocks.in, row.data());
+    float largest = 0;
+    for (const float v : row) largest = std::max(largest, std::abs(v));
+    for (int64_t r = 0; r < found.rows(); ++r) {
+      double sum = 0, size = 0;
+      for (size_t c = 0; c < row.size(); ++c) {
+        const double v = rounded.mat()(r, static_cast<int64_t>(c));
+        sum += v * row[c];
+        size += std::abs(v) * largest;
+      }
+      ASSERT_NEAR(sum, found(r, o), 1e-6 * size) << what << " at (" << r << ", " << o << ")";
+    }
+  }
+}
+
 class Blocks : public ::testing::TestWithParam<std::string> {};
 
-TEST_P(Blocks, LinearHasTheBitsOfTheDequantisedMatrix) {
+// Rows of a part of a panel, of some panels; rows longer than a chunk of 256 inputs, by a part of one or by more.
+TEST_P(Blocks, LinearMultipliesThemByBf16) {
   const auto cpu = make_cpu_backend(GetParam());
   Random random(21);
   for (const GgmlType type : block_types()) {
-    for (const auto& [n, blocks] : {std::pair<int64_t, int64_t>{1, 1}, {17, 3}, {50, 2}, {96, 1}}) {
+    for (const auto& [n, blocks] : {std::pair<int64_t, int64_t>{1, 1}, {17, 3}, {50, 2}, {96, 1}, {67, 18}}) {
       const int64_t k = blocks * info_of(type).block;
+      if (k > 2048) continue;
       for (const DType dtype : {DType::kBf16, DType::kF32}) {
         const BlockMatrix w(random, type, dtype, n, k);
         const Matrix bias = random.matrix(1, n);
         for (const int64_t m : {1, 2, 3, 4, 7, 8, 17, 128}) {
           if (m == 128 && n == 50) continue;
           const Matrix x = random.matrix(m, k, 3), start = random.matrix(m, n, 5);
-          for (const Compute compute : {Compute::kBf16, Compute::kF32}) {
-            const bool accumulate = (m + n) % 2 == 0;
-            Matrix expected = start, found = start;
-            const auto call = [&](const WeightView& view, Matrix& y) {
-              const LinearPart part{view, accumulate ? nullptr : bias.mat().data(), y.mat(), accumulate};
-              cpu->linear(x.mat(), {&part, 1}, compute);
-            };
-            call(w.plain, expected);
-            call(w.blocks, found);
-            const std::string what = std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k) + " " +
-                                     name_of(type) + " as " + name_of(dtype);
-            expect_bits(expected.mat(), found.mat(), what);
-            expect_bits(start.tail(), found.tail(), what + ": written past the columns");
+          Matrix products(m, n), biased = start, added = start;
+          const LinearPart parts[] = {{w.blocks, nullptr, products.mat(), false},
+                                      {w.blocks, bias.mat().data(), biased.mat(), false},
+                                      {w.blocks, nullptr, added.mat(), true}};
+          cpu->linear(x.mat(), parts, Compute::kBf16);
+          const std::string what = std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k) + " " +
+                                   name_of(type) + " as " + name_of(dtype);
+          expect_products(*cpu, x, w, products.mat(), what);
+          Matrix with_bias = start, with_start = start;
+          for (int64_t r = 0; r < m; ++r) {
+            for (int64_t o = 0; o < n; ++o) {
+              with_bias.mat()(r, o) = products.mat()(r, o) + bias.mat()(0, o);
+              with_start.mat()(r, o) = start.mat()(r, o) + products.mat()(r, o);
+            }
           }
+          expect_bits(with_bias.mat(), biased.mat(), what + " and a bias");
+          expect_bits(with_start.mat(), added.mat(), what + " added");
+          expect_bits(start.tail(), biased.tail(), what + ": written past the columns");
         }
       }
     }
   }
 }
 
-// Rows longer than a chunk of 256 by a part of one, and long ones.
-TEST_P(Blocks, LongRowsHaveTheBitsOfTheDequantisedMatrix) {
+TEST_P(Blocks, LinearByFloat32HasTheBitsOfTheDequantisedMatrix) {
   const auto cpu = make_cpu_backend(GetParam());
-  Random random(27);
-  for (const auto& [type, k] : {std::pair<GgmlType, int64_t>{GgmlType::kQ41, 576},
-                                {GgmlType::kQ80, 288},
-                                {GgmlType::kQ51, 1536},
-                                {GgmlType::kQ4K, 2048},
-                                {GgmlType::kQ6K, 1536}}) {
-    const BlockMatrix w(random, type, DType::kBf16, 67, k);
-    for (const int64_t m : {1, 3, 8, 20}) {
-      const Matrix x = random.matrix(m, k);
-      Matrix expected(m, 67), found(m, 67);
-      const LinearPart plain{w.plain, nullptr, expected.mat(), false}, blocks{w.blocks, nullptr, found.mat(), false};
-      cpu->linear(x.mat(), {&plain, 1}, Compute::kBf16);
-      cpu->linear(x.mat(), {&blocks, 1}, Compute::kBf16);
-      expect_bits(expected.mat(), found.mat(), name_of(type));
+  Random random(28);
+  for (const GgmlType type : block_types()) {
+    const int64_t n = 50, k = 2 * info_of(type).block;
+    for (const DType dtype : {DType::kBf16, DType::kF32}) {
+      const BlockMatrix w(random, type, dtype, n, k);
+      for (const int64_t m : {1, 3, 8, 17}) {
+        const Matrix x = random.matrix(m, k, 3);
+        Matrix expected(m, n), found(m, n);
+        const LinearPart plain{w.plain, nullptr, expected.mat(), false}, blocks{w.blocks, nullptr, found.mat(), false};
+        cpu->linear(x.mat(), {&plain, 1}, Compute::kF32);
+        cpu->linear(x.mat(), {&blocks, 1}, Compute::kF32);
+        expect_bits(expected.mat(), found.mat(), std::string(name_of(type)) + " as " + name_of(dtype));
+      }
+    }
+  }
+}
+
+// A row has the same bits alone, among few and among many.
+TEST_P(Blocks, RowsDoNotDependOnTheirBatch) {
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(29);
+  for (const GgmlType type : block_types()) {
+    const int64_t n = 67, k = info_of(type).block == 32 ? 608 : 768;
+    const BlockMatrix w(random, type, DType::kBf16, n, k);
+    const Matrix all = random.matrix(131, k);
+    Matrix together(131, n);
+    const LinearPart part{w.blocks, nullptr, together.mat(), false};
+    cpu->linear(all.mat(), {&part, 1}, Compute::kBf16);
+    for (const int64_t m : {1, 2, 3, 4, 5, 8, 9, 10, 11, 12, 64}) {
+      for (const int64_t first : {int64_t{0}, 131 - m}) {
+        Matrix found(m, n);
+        const LinearPart some{w.blocks, nullptr, found.mat(), false};
+        cpu->linear(all.mat().rows_range(first, first + m), {&some, 1}, Compute::kBf16);
+        expect_bits(together.mat().rows_range(first, first + m), found.mat(),
+                    std::string(name_of(type)) + ", " + std::to_string(m) + " of 131 rows");
+      }
     }
   }
 }
@@ -143,17 +208,20 @@ TEST_P(Blocks, PartsMixBlocksAndPlainMatrices) {
   const Tensor plain = random.weight(DType::kBf16, 33, 512);
   for (const int64_t m : {1, 8, 130}) {
     const Matrix x = random.matrix(m, 512);
+    const auto call = [&](std::span<const LinearPart> parts) { cpu->linear(x.mat(), parts, Compute::kBf16); };
+    Matrix expected[] = {Matrix(m, 300), Matrix(m, 70), Matrix(m, 33)};
+    const WeightView views[] = {a.blocks, b.blocks, {plain.data(), DType::kBf16, 33, 512}};
+    for (int i = 0; i < 3; ++i) {
+      const LinearPart alone{views[i], nullptr, expected[i].mat(), false};
+      call({&alone, 1});
+    }
     for (const int threads : {1, 2}) {
       const ThreadCount count(threads);
-      Matrix found[] = {Matrix(m, 300), Matrix(m, 70), Matrix(m, 33)}, expected[] = {found[0], found[1], found[2]};
-      const auto call = [&](const WeightView& first, const WeightView& second, Matrix* y) {
-        const LinearPart parts[] = {{first, nullptr, y[0].mat(), false},
-                                    {{plain.data(), DType::kBf16, 33, 512}, nullptr, y[2].mat(), false},
-                                    {second, nullptr, y[1].mat(), false}};
-        cpu->linear(x.mat(), parts, Compute::kBf16);
-      };
-      call(a.blocks, b.blocks, found);
-      call(a.plain, b.plain, expected);
+      Matrix found[] = {Matrix(m, 300), Matrix(m, 70), Matrix(m, 33)};
+      const LinearPart parts[] = {{views[0], nullptr, found[0].mat(), false},
+                                  {views[2], nullptr, found[2].mat(), false},
+                                  {views[1], nullptr, found[1].mat(), false}};
+      call(parts);
       for (int i = 0; i < 3; ++i) expect_bits(expected[i].mat(), found[i].mat(), "part " + std::to_string(i));
     }
   }
@@ -168,14 +236,16 @@ TEST_P(Blocks, InfiniteScalesAreNotHidden) {
     BlockMatrix w(random, type, DType::kBf16, 16, k);
     const uint16_t infinite = 0x7c00;
     std::memcpy(w.bytes.data() + 1 + scales_of(type)[0], &infinite, sizeof infinite);
-    dequantize_bf16(type, w.blocks.data, 16 * k, w.wide.as<uint16_t>());
     const Matrix x = random.matrix(1, k);
-    Matrix expected(1, 16), found(1, 16);
-    const LinearPart plain{w.plain, nullptr, expected.mat(), false}, blocks{w.blocks, nullptr, found.mat(), false};
-    cpu->linear(x.mat(), {&plain, 1}, Compute::kBf16);
+    Matrix found(1, 16), finite(1, 16);
+    const LinearPart blocks{w.blocks, nullptr, found.mat(), false};
     cpu->linear(x.mat(), {&blocks, 1}, Compute::kBf16);
     EXPECT_FALSE(std::isfinite(found.mat()(0, 0))) << name_of(type);
-    expect_bits(expected.mat().cols_range(1, 16), found.mat().cols_range(1, 16), name_of(type));
+    const uint16_t one = 0x3c00;
+    std::memcpy(w.bytes.data() + 1 + scales_of(type)[0], &one, sizeof one);
+    const LinearPart again{w.blocks, nullptr, finite.mat(), false};
+    cpu->linear(x.mat(), {&again, 1}, Compute::kBf16);
+    expect_bits(finite.mat().cols_range(1, 16), found.mat().cols_range(1, 16), name_of(type));
   }
 }
 

@@ -2,7 +2,9 @@
 // a row does not depend, bit for bit, on its batch, the number of threads or the cut of a KV chain.
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstring>
 
 #include "base/parallel.h"
 #include "kernels/backend.h"
@@ -91,18 +93,39 @@ TEST_P(Linear, RowsDoNotDependOnTheBatch) {
 }
 
 // The bits of its steps, each made with an operation of its own, whatever the number of rows and threads.
+// Blocks of GgmlType::kQ41 with scales about 1 / 16; at least one.
+std::vector<uint8_t> random_nibbles(Random& random, int64_t elements) {
+  constexpr int64_t kBlock = 32, kBytes = 20;
+  std::vector<uint8_t> out(static_cast<size_t>(std::max<int64_t>(1, elements / kBlock) * kBytes));
+  for (uint8_t& b : out) b = static_cast<uint8_t>(random.next() >> 32);
+  for (size_t at = 0; at < out.size(); at += kBytes) {
+    const uint16_t halves[] = {f32_to_f16(random.value() * 0.06f), f32_to_f16(random.value() * 0.3f)};
+    std::memcpy(out.data() + at, halves, sizeof halves);
+  }
+  return out;
+}
+
 TEST_P(Linear, GatedMlpHasTheBitsOfItsSteps) {
   const auto cpu = make_cpu_backend(GetParam());
   Random random(4);
   struct Sizes {
     int64_t rows, cols, hidden;
     DType dtype;
+    bool blocks = false;
   };
   for (const Sizes& s :
        {Sizes{1, 40, 57, DType::kF32}, Sizes{130, 88, 172, DType::kBf16}, Sizes{70, 41, 33, DType::kF16},
-        Sizes{300, 64, 1, DType::kBf16}, Sizes{9, 576, 1536, DType::kBf16}}) {
+        Sizes{300, 64, 1, DType::kBf16}, Sizes{9, 576, 1536, DType::kBf16}, Sizes{9, 96, 160, DType::kBf16, true},
+        Sizes{131, 608, 96, DType::kBf16, true}}) {
     const Tensor gate_w = random.weight(s.dtype, s.hidden, s.cols), up_w = random.weight(s.dtype, s.hidden, s.cols);
     const Tensor down_w = random.weight(s.dtype, s.cols, s.hidden);
+    const std::vector<uint8_t> gate_blocks = random_nibbles(random, s.hidden * s.cols);
+    const std::vector<uint8_t> up_blocks = random_nibbles(random, s.hidden * s.cols);
+    const std::vector<uint8_t> down_blocks = random_nibbles(random, s.cols * s.hidden);
+    const auto view = [&](const Tensor& plain, const std::vector<uint8_t>& blocks, int64_t out, int64_t in) {
+      if (!s.blocks) return WeightView{plain.data(), s.dtype, out, in};
+      return WeightView{blocks.data(), DType::kBf16, out, in, GgmlType::kQ41};
+    };
     const Matrix x = random.matrix(s.rows, s.cols, 3), start = random.matrix(s.rows, s.cols, 5);
     const Matrix norm = random.matrix(1, s.cols, 0), biases = random.matrix(2, s.hidden, 0);
     for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
@@ -110,11 +133,11 @@ TEST_P(Linear, GatedMlpHasTheBitsOfItsSteps) {
         const RmsNorm rms{norm.mat().data(), 0.5f, 1e-5f};
         Matrix expected = start, h = x, gate(s.rows, s.hidden), up(s.rows, s.hidden);
         if (normed) cpu->rms_norm(x.mat(), rms.weight, rms.offset, rms.eps, h.mat());
-        const LinearPart parts[] = {{{gate_w.data(), s.dtype, s.hidden, s.cols}, biases.mat().row(0), gate.mat()},
-                                    {{up_w.data(), s.dtype, s.hidden, s.cols}, biases.mat().row(1), up.mat()}};
+        const LinearPart parts[] = {{view(gate_w, gate_blocks, s.hidden, s.cols), biases.mat().row(0), gate.mat()},
+                                    {view(up_w, up_blocks, s.hidden, s.cols), biases.mat().row(1), up.mat()}};
         cpu->linear(h.mat(), parts, compute);
         cpu->glu(Activation::kGeluTanh, gate.mat(), up.mat(), gate.mat());
-        LinearPart down{{down_w.data(), s.dtype, s.cols, s.hidden}, nullptr, expected.mat(), true};
+        LinearPart down{view(down_w, down_blocks, s.cols, s.hidden), nullptr, expected.mat(), true};
         cpu->linear(gate.mat(), {&down, 1}, compute);
         for (const int threads : {1, 2}) {
           const ThreadCount count(threads);

@@ -15,8 +15,8 @@ struct BindOptions {
   // exactly), quantised ones become `quantised`.
   Compute compute = Compute::kF32;
   DType quantised = DType::kF32;
-  // Matrices of block types stay as they are: products round a block's values to the type above as they read it, with
-  // the same bits as a matrix widened at load.
+  // Matrices of block types stay as they are: products round a block's values to the type above as they read it, to the
+  // bits of a matrix widened at load, or multiply its codes (see WeightView).
   bool keep_blocks = false;
   // Every matrix is copied, even where its type allows to use it in place.
   bool resident = false;

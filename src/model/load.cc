@@ -30,10 +30,23 @@ struct Precision {
   BindOptions bind;
 };
 
-bool keeps_blocks(const std::string& quantised, const BackendFactory& backend) {
+// Bytes of all tensors of block types in bfloat16.
+int64_t widened_bytes(const TensorSource& source) {
+  int64_t bytes = 0;
+  for (const SourceTensor& tensor : source.tensors()) {
+    if (info_of(tensor.type).block > 1) bytes += 2 * tensor.elements();
+  }
+  return bytes;
+}
+
+bool keeps_blocks(const LoadOptions& options, const TensorSource& source, const BackendFactory& backend) {
+  constexpr int64_t kMostWidened = int64_t{4} << 30;
+  const std::string& quantised = options.quantised;
   if (quantised == "keep" || quantised == "int8") return true;
   if (quantised == "widen") return false;
-  if (quantised == "auto") return backend()->has_fast_bf16();
+  if (quantised == "auto") {
+    return backend()->has_fast_bf16() && !(options.many_rows && widened_bytes(source) <= kMostWidened);
+  }
   throw Error(Errc::kInvalidArgument, "quantised \"" + quantised + "\": expected auto, keep, widen or int8");
 }
 
@@ -190,10 +203,10 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, c
                                               const BackendFactory& backend) {
   const std::string path = resolve_model(path_or_name);
   Precision precision = choose_precision(options, backend);
-  precision.bind.keep_blocks = keeps_blocks(options.quantised, backend);
   precision.bind.resident = resident(options.weights);
   if (options.quantised == "int8") check_int8(precision, backend);
   Opened opened = directory_exists(path) ? open_folder(path) : open_gguf(path);
+  precision.bind.keep_blocks = keeps_blocks(options, opened.source, backend);
   opened.source.expect_all();
   LoadedModel::Parts parts;
   try {

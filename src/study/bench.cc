@@ -118,7 +118,7 @@ class Bench {
         options_(options),
         control_(control),
         repeat_{options.seconds, options.typical},
-        names_(row_names()),
+        names_(bench_rows(options)),
         job_(options.job.empty() ? DiscoveryJob{} : read_discovery_job(options.job, engine)),
         peak_(peak_memory()),
         machine_(options.roofs.empty() ? examine_machine(control, std::min(options.seconds, 0.5))
@@ -139,33 +139,6 @@ class Bench {
 
  private:
   const Architecture& architecture() const { return engine_.model().architecture(); }
-
-  std::vector<std::string> row_names() const {
-    if (options_.only.empty()) {
-      std::vector<std::string> names = {"prefill 512",    "decode 1",        "decode 8", "decode 32",
-                                        "decode 128",     "capture",         "steering", "clamp",
-                                        "sae encode 512", "batch-invariant", "memory"};
-      if (options_.load_seconds > 0) names.emplace_back("load");
-      if (!options_.job.empty()) names.emplace_back("discovery");
-      return names;
-    }
-    for (const std::string& name : options_.only) {
-      if (name == "discovery" && options_.job.empty()) {
-        throw Error(Errc::kInvalidArgument, "row \"discovery\" needs a job: name its file");
-      }
-      if (name == "load" && !(options_.load_seconds > 0)) {
-        throw Error(Errc::kInvalidArgument, "row \"load\" needs a model that was just loaded");
-      }
-      if (number_after(name, "prefill") > 0 || number_after(name, "decode") > 0) continue;
-      const std::vector<std::string> known = {"capture",   "steering", "clamp", "sae encode 512", "batch-invariant",
-                                              "discovery", "sweep",    "load",  "memory"};
-      if (std::find(known.begin(), known.end(), name) != known.end()) continue;
-      std::string list = "prefill N, decode N";
-      for (const std::string& other : known) list += ", " + other;
-      throw Error(Errc::kNotFound, "row \"" + name + "\" is unknown; known: " + list);
-    }
-    return options_.only;
-  }
 
   BenchRow row(const std::string& name) {
     if (const int64_t n = number_after(name, "prefill"); n > 0) return prefill(n);
@@ -309,6 +282,39 @@ class Bench {
 };
 
 }  // namespace
+
+std::vector<std::string> bench_rows(const BenchOptions& options) {
+  if (options.only.empty()) {
+    std::vector<std::string> names = {"prefill 512",    "decode 1",        "decode 8", "decode 32",
+                                      "decode 128",     "capture",         "steering", "clamp",
+                                      "sae encode 512", "batch-invariant", "memory"};
+    if (options.load_seconds > 0) names.emplace_back("load");
+    if (!options.job.empty()) names.emplace_back("discovery");
+    return names;
+  }
+  for (const std::string& name : options.only) {
+    if (name == "discovery" && options.job.empty()) {
+      throw Error(Errc::kInvalidArgument, "row \"discovery\" needs a job: name its file");
+    }
+    if (name == "load" && !(options.load_seconds > 0)) {
+      throw Error(Errc::kInvalidArgument, "row \"load\" needs a model that was just loaded");
+    }
+    if (number_after(name, "prefill") > 0 || number_after(name, "decode") > 0) continue;
+    const std::vector<std::string> known = {"capture",   "steering", "clamp", "sae encode 512", "batch-invariant",
+                                            "discovery", "sweep",    "load",  "memory"};
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    std::string list = "prefill N, decode N";
+    for (const std::string& other : known) list += ", " + other;
+    throw Error(Errc::kNotFound, "row \"" + name + "\" is unknown; known: " + list);
+  }
+  return options.only;
+}
+
+bool is_of_few_rows(const std::string& row) {
+  constexpr int64_t kFew = 16;
+  const int64_t n = number_after(row, "decode");
+  return (n > 0 && n <= kFew) || row == "memory" || row == "load";
+}
 
 ModelCost::ModelCost(const Model& model, const MachineReport& machine) {
   const Architecture& a = model.architecture();

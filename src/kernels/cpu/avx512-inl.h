@@ -18,6 +18,7 @@
 // Arrays of vectors live in registers only when every loop over them is unrolled early.
 #define SAIF_UNROLL _Pragma("GCC unroll 16")
 #define SAIF_INLINE inline __attribute__((always_inline))
+#define SAIF_LAMBDA __attribute__((always_inline))
 
 namespace saif::cpu::avx512 {
 

@@ -12,50 +12,42 @@ namespace saif::cpu {
 namespace avx512 {
 namespace {
 
-constexpr int64_t kChunk = 256, kGroup = 32, kGroupUnits = 16;
+constexpr int64_t kChunk = 256, kChunkUnits = kChunk / 2, kGroup = 32, kHalfUnits = 8;
 
-// Eight units of half a group of each panel, in order, each handed to its panel's sink. The panels take turns, so that
-// the chains of their sums overlap.
-template <class Type, int kHalf, int kI, int kPanels, class Sink>
-SAIF_AVX512 SAIF_INLINE void unit_of(const Words (&w)[kPanels], const Chunk (&c)[kPanels], int64_t g, int64_t unit,
-                                     Sink (&sinks)[kPanels]) {
-  const int64_t s = g * Type::kScales + (Type::kScales == 2 ? kHalf : 0);
-  SAIF_UNROLL
-  for (int p = 0; p < kPanels; ++p) {
-    __m512 values[2];
+// 16 rows and what is known of their chunk.
+struct Panel {
+  Rows rows;
+  Codes codes;
+};
+
+// fn(panel, unit of the half, pairs) for the eight units of half a group of each panel, in order. The panels take
+// turns, so that the chains of their sums overlap.
+template <class Type, int kHalf, int kN, class Fn, int... kI>
+SAIF_AVX512 SAIF_INLINE void each_unit(const Words (&w)[kN], const Chunk (&c)[kN], int64_t g, const Fn& fn,
+                                       std::integer_sequence<int, kI...>) {
+  const auto each_panel = [&](auto i) SAIF_AVX512 SAIF_LAMBDA {
     SAIF_UNROLL
-    for (int h = 0; h < 2; ++h) {
-      const __m512 code = Type::template value<kI, kHalf>(w[p].v[kI / 4 * 2 + h], c[p].fifth[g][h]);
-      const __m512 scale = _mm512_load_ps(c[p].scale[s][h]);
-      if constexpr (Type::kOffset) {
-        values[h] = _mm512_fmadd_ps(code, scale, _mm512_load_ps(c[p].offset[s][h]));
-      } else {
-        values[h] = _mm512_mul_ps(code, scale);
-      }
-    }
-    sinks[p](unit + 8 * kHalf + kI, (__m512i)_mm512_cvtne2ps_pbh(values[1], values[0]));
-  }
+    for (int p = 0; p < kN; ++p) fn(p, i.value, Type::template pair<i.value, kHalf>(w[p], c[p], g));
+  };
+  (each_panel(std::integral_constant<int, kI>()), ...);
 }
 
-template <class Type, int kHalf, int kPanels, class Sink, int... kI>
-SAIF_AVX512 SAIF_INLINE void half_group(const Words (&w)[kPanels], const Chunk (&c)[kPanels], int64_t g, int64_t unit,
-                                        Sink (&sinks)[kPanels], std::integer_sequence<int, kI...>) {
-  (unit_of<Type, kHalf, kI>(w, c, g, unit, sinks), ...);
-}
-
-template <class Type, int kPanels, class Sink>
-SAIF_AVX512 SAIF_INLINE void group(const Rows (&rows)[kPanels], const Chunk (&c)[kPanels], int64_t g, int64_t unit,
-                                   Sink (&sinks)[kPanels]) {
-  constexpr auto kUnits = std::make_integer_sequence<int, 8>();
-  Words w[kPanels];
+// fn(panel, half, unit of the half, pairs) for the sixteen units of a group.
+template <class Type, int kN, class Fn>
+SAIF_AVX512 SAIF_INLINE void each_unit_of_group(const Panel (&panels)[kN], const Chunk (&c)[kN], int64_t g,
+                                                const Fn& fn) {
+  constexpr auto kUnits = std::make_integer_sequence<int, kHalfUnits>();
+  Words w[kN];
   SAIF_UNROLL
-  for (int p = 0; p < kPanels; ++p) w[p] = Type::words(rows[p], g, 0);
-  half_group<Type, 0>(w, c, g, unit, sinks, kUnits);
+  for (int p = 0; p < kN; ++p) w[p] = Type::words(panels[p].rows, panels[p].codes, g, 0);
+  each_unit<Type, 0>(
+      w, c, g, [&](int p, int i, __m512i v) SAIF_AVX512 SAIF_LAMBDA { fn(p, 0, i, v); }, kUnits);
   if constexpr (!Type::kBothNibbles) {
     SAIF_UNROLL
-    for (int p = 0; p < kPanels; ++p) w[p] = Type::words(rows[p], g, 1);
+    for (int p = 0; p < kN; ++p) w[p] = Type::words(panels[p].rows, panels[p].codes, g, 1);
   }
-  half_group<Type, 1>(w, c, g, unit, sinks, kUnits);
+  each_unit<Type, 1>(
+      w, c, g, [&](int p, int i, __m512i v) SAIF_AVX512 SAIF_LAMBDA { fn(p, 1, i, v); }, kUnits);
 }
 
 template <class Type>
@@ -73,97 +65,99 @@ SAIF_INLINE Rows next_chunk(const Rows& rows) {
 
 // The scales of the chunk at `input`, where there is one.
 template <class Type>
-SAIF_INLINE void fetch(const Rows& rows, int64_t in, int64_t input, Chunk& c) {
+SAIF_AVX512 SAIF_INLINE void fetch(const Rows& rows, int64_t in, int64_t input, Chunk& c) {
   if (input < in) Type::fetch(rows, groups_at(in, input), c);
 }
 
-// --- many rows
-
-struct Store {
-  uint32_t* packed;
-  int64_t stride;
-  SAIF_AVX512 SAIF_INLINE void operator()(int64_t unit, __m512i pairs) const {
-    _mm512_storeu_si512(packed + unit * stride, pairs);
-  }
-};
-
-template <class Type>
-SAIF_AVX512 void pack(const WeightTile& w, int64_t, uint32_t* packed) {
-  const int64_t panels = w.rows / kLanes, stride = row_bytes<Type>(w.in);
-  for (int64_t p = 0; p < panels; ++p) {
-    Store sinks[] = {{packed + p * kLanes, panels * kLanes}};
-    Rows rows[] = {{static_cast<const uint8_t*>(w.data) + p * kLanes * stride, stride}};
-    Chunk c[1];
-    fetch<Type>(rows[0], w.in, 0, c[0]);
-    for (int64_t input = 0; input < w.in; input += kChunk, rows[0] = next_chunk<Type>(rows[0])) {
-      const int64_t groups = groups_at(w.in, input);
-      Type::scales(groups, c[0]);
-      fetch<Type>(next_chunk<Type>(rows[0]), w.in, input + kChunk, c[0]);
-      for (int64_t g = 0; g < groups; ++g) group<Type>(rows, c, g, input / 2 + g * kGroupUnits, sinks);
-    }
-  }
+SAIF_AVX512 SAIF_INLINE __m512 add_product(__m512 sum, uint32_t x, __m512i pairs) {
+  return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(static_cast<int>(x)), (__m512bh)pairs);
 }
 
-// --- few rows: two panels in turn where their sums leave room, since one sum's chain is slower than the weights
+// What a block adds: scale * (sum of code * x) + offset * (sum of x).
+template <class Type>
+SAIF_AVX512 SAIF_INLINE __m512 add_block(__m512 sum, __m512 products, __m512 scale, const float* offset, float x_sum) {
+  sum = _mm512_fmadd_ps(products, scale, sum);
+  if constexpr (Type::kOffset) sum = _mm512_fmadd_ps(_mm512_load_ps(offset), _mm512_set1_ps(x_sum), sum);
+  return sum;
+}
 
-template <int kM>
-struct Multiply {
-  const uint32_t* x[kM];
-  __m512 sums[kM];
-  SAIF_AVX512 SAIF_INLINE void operator()(int64_t unit, __m512i pairs) {
-    SAIF_UNROLL
-    for (int r = 0; r < kM; ++r) {
-      const __m512i pair = _mm512_set1_epi32(static_cast<int>(x[r][unit]));
-      sums[r] = _mm512_dpbf16_ps(sums[r], (__m512bh)pair, (__m512bh)pairs);
-    }
-  }
-};
+// Sum of x of scale s of a chunk; `halves` are those of its 16 inputs each.
+template <class Type>
+SAIF_INLINE float sum_of_block(const float* halves, int64_t s) {
+  return Type::kScales == 2 ? halves[s] : halves[2 * s] + halves[2 * s + 1];
+}
+
+// --- few rows
 
 // Up to kM rows; past the last one they repeat it.
-template <class Type, int kM, int kPanels>
+template <class Type, int kM, int kN>
 SAIF_AVX512 void direct_panels(const UnitRows& x, const WeightTile& w, int64_t row, const LinearOutput& out) {
   const int64_t stride = row_bytes<Type>(w.in);
-  Rows rows[kPanels];
-  Multiply<kM> sinks[kPanels];
+  const auto* data = static_cast<const uint8_t*>(w.data) + row * stride;
+  const uint32_t* units[kM];
+  const float* halves[kM];
+  __m512 sums[kN][kM];
   SAIF_UNROLL
-  for (int p = 0; p < kPanels; ++p) {
-    rows[p] = {static_cast<const uint8_t*>(w.data) + (row + p * kLanes) * stride, stride};
+  for (int r = 0; r < kM; ++r) {
+    const int64_t from = std::min<int64_t>(r, x.rows - 1);
+    units[r] = x.data + from * x.n_units;
+    halves[r] = x.sums + from * (x.n_units / kHalfUnits);
     SAIF_UNROLL
-    for (int r = 0; r < kM; ++r) {
-      sinks[p].x[r] = x.data + std::min<int64_t>(r, x.rows - 1) * x.n_units;
-      sinks[p].sums[r] = _mm512_setzero_ps();
-    }
+    for (int p = 0; p < kN; ++p) sums[p][r] = _mm512_setzero_ps();
   }
   // The next panels are fetched into L2 at the pace at which these are read.
-  const auto* next = reinterpret_cast<const char*>(rows[0].data + kPanels * kLanes * stride);
-  const int64_t step = kPanels * kLanes * stride / (w.in / kGroup);
-  Chunk c[kPanels];
+  const auto* next = reinterpret_cast<const char*>(data + kN * kLanes * stride);
+  const int64_t step = kN * kLanes * stride / (w.in / kGroup);
+  Chunk c[kN];
+  Panel panels[kN];
   SAIF_UNROLL
-  for (int p = 0; p < kPanels; ++p) fetch<Type>(rows[p], w.in, 0, c[p]);
+  for (int p = 0; p < kN; ++p) {
+    panels[p].rows = {data + p * kLanes * stride, stride};
+    fetch<Type>(panels[p].rows, w.in, 0, c[p]);
+  }
   for (int64_t input = 0; input < w.in; input += kChunk) {
     const int64_t groups = groups_at(w.in, input);
     SAIF_UNROLL
-    for (int p = 0; p < kPanels; ++p) {
+    for (int p = 0; p < kN; ++p) {
       Type::scales(groups, c[p]);
-      fetch<Type>(next_chunk<Type>(rows[p]), w.in, input + kChunk, c[p]);
+      Type::load(panels[p].rows, panels[p].codes);
+      fetch<Type>(next_chunk<Type>(panels[p].rows), w.in, input + kChunk, c[p]);
     }
     for (int64_t g = 0; g < groups; ++g) {
       for (int64_t b = 0; b < step; b += 64) _mm_prefetch(next + b, _MM_HINT_T1);
       next += step;
-      group<Type>(rows, c, g, input / 2 + g * kGroupUnits, sinks);
+      __m512 products[kN][kM];
+      const int64_t unit = input / 2 + g * 2 * kHalfUnits;
+      each_unit_of_group<Type>(panels, c, g, [&](int p, int half, int i, __m512i pairs) SAIF_AVX512 SAIF_LAMBDA {
+        const bool first = i == 0 && (Type::kScales == 2 || half == 0);
+        const bool last = i == kHalfUnits - 1 && (Type::kScales == 2 || half == 1);
+        const int64_t s = Type::kScales == 2 ? 2 * g + half : g;
+        SAIF_UNROLL
+        for (int r = 0; r < kM; ++r) {
+          products[p][r] =
+              add_product(first ? _mm512_setzero_ps() : products[p][r], units[r][unit + kHalfUnits * half + i], pairs);
+        }
+        if (!last) return;
+        SAIF_UNROLL
+        for (int r = 0; r < kM; ++r) {
+          sums[p][r] = add_block<Type>(sums[p][r], products[p][r], _mm512_load_ps(c[p].scale[s]), c[p].offset[s],
+                                       sum_of_block<Type>(halves[r] + input / 16, s));
+        }
+      });
     }
     SAIF_UNROLL
-    for (int p = 0; p < kPanels; ++p) rows[p] = next_chunk<Type>(rows[p]);
+    for (int p = 0; p < kN; ++p) panels[p].rows = next_chunk<Type>(panels[p].rows);
   }
   SAIF_UNROLL
-  for (int p = 0; p < kPanels; ++p) {
+  for (int p = 0; p < kN; ++p) {
     SAIF_UNROLL
     for (int r = 0; r < kM; ++r) {
-      if (r < x.rows) store_sums(sinks[p].sums[r], out, r, row + p * kLanes);
+      if (r < x.rows) store_sums(sums[p][r], out, r, row + p * kLanes);
     }
   }
 }
 
+// Two panels in turn where their sums leave room, since one sum's chain is slower than the weights.
 template <class Type, int kM>
 int64_t panel_pairs(const UnitRows& x, const WeightTile& w, const LinearOutput& out) {
   int64_t row = 0;
@@ -184,9 +178,146 @@ void direct(const UnitRows& x, const WeightTile& w, const LinearOutput& out) {
   for (; row < w.rows; row += kLanes) direct_panels<Type, kDirectRows, 1>(x, w, row, out);
 }
 
+// --- many rows: a chunk of up to three panels is packed into L1 and meets all of them
+
+constexpr int kPanels = 3, kTileRows = 4;  // 12 sums and the 12 of a block's products, of 32 registers
+
+struct PackedChunk {
+  alignas(64) uint32_t pairs[kChunkUnits * kPanels * kLanes];  // [unit][panel][lane]
+  Chunk scales[kPanels][1];
+};
+
+template <class Type, int kN>
+SAIF_AVX512 void pack_chunk(const Rows (&rows)[kN], int64_t groups, PackedChunk& to) {
+  SAIF_UNROLL
+  for (int n = 0; n < kN; ++n) {
+    Panel panel[] = {{rows[n], {}}};
+    Chunk(&c)[1] = to.scales[n];
+    Type::scales(groups, c[0]);
+    Type::load(rows[n], panel[0].codes);
+    for (int64_t g = 0; g < groups; ++g) {
+      uint32_t* pairs = to.pairs + (g * 2 * kHalfUnits * kN + n) * kLanes;
+      each_unit_of_group<Type>(panel, c, g, [&](int, int half, int i, __m512i unit) SAIF_AVX512 SAIF_LAMBDA {
+        _mm512_store_si512(pairs + (kHalfUnits * half + i) * kN * kLanes, unit);
+      });
+    }
+  }
+}
+
+// sums [rows][kN][kLanes] += the chunk's; or =, for the first one.
+template <class Type, int kM, int kN>
+SAIF_AVX512 void multiply_tile(const UnitRows& x, int64_t row, int64_t input, int64_t groups, const PackedChunk& w,
+                               float* sums) {
+  constexpr int64_t kUnits = Type::kScales == 1 ? 2 * kHalfUnits : kHalfUnits;
+  const uint32_t* units = x.data + row * x.n_units + input / 2;
+  const float* halves = x.sums + row * (x.n_units / kHalfUnits) + input / 16;
+  const uint32_t* pairs = w.pairs;
+  sums += row * kN * kLanes;
+  __m512 total[kM][kN];
+  SAIF_UNROLL
+  for (int r = 0; r < kM; ++r) {
+    SAIF_UNROLL
+    for (int p = 0; p < kN; ++p) {
+      total[r][p] = input == 0 ? _mm512_setzero_ps() : _mm512_load_ps(sums + (r * kN + p) * kLanes);
+    }
+  }
+  for (int64_t s = 0; s < groups * Type::kScales; ++s, units += kUnits) {
+    __m512 products[kM][kN];
+    SAIF_UNROLL
+    for (int r = 0; r < kM; ++r) {
+      SAIF_UNROLL
+      for (int p = 0; p < kN; ++p) products[r][p] = _mm512_setzero_ps();
+    }
+    for (int64_t u = 0; u < kUnits; ++u, pairs += kN * kLanes) {
+      SAIF_UNROLL
+      for (int p = 0; p < kN; ++p) {
+        const __m512i pair = _mm512_load_si512(pairs + p * kLanes);
+        SAIF_UNROLL
+        for (int r = 0; r < kM; ++r) products[r][p] = add_product(products[r][p], units[r * x.n_units + u], pair);
+      }
+    }
+    SAIF_UNROLL
+    for (int p = 0; p < kN; ++p) {
+      const __m512 scale = _mm512_load_ps(w.scales[p][0].scale[s]);
+      SAIF_UNROLL
+      for (int r = 0; r < kM; ++r) {
+        total[r][p] = add_block<Type>(total[r][p], products[r][p], scale, w.scales[p][0].offset[s],
+                                      sum_of_block<Type>(halves + r * (x.n_units / kHalfUnits), s));
+      }
+    }
+  }
+  SAIF_UNROLL
+  for (int r = 0; r < kM; ++r) {
+    SAIF_UNROLL
+    for (int p = 0; p < kN; ++p) _mm512_store_ps(sums + (r * kN + p) * kLanes, total[r][p]);
+  }
+}
+
+template <class Type, int kN>
+SAIF_AVX512 void multiply_chunk(const UnitRows& x, int64_t input, int64_t groups, const PackedChunk& w, float* sums,
+                                const Ahead& ahead) {
+  const char *next = ahead.data, *const last = ahead.data + ahead.bytes;
+  const int64_t share = (ahead.bytes / std::max<int64_t>(1, x.rows / kTileRows) + 63) / 64 * 64;
+  int64_t row = 0;
+  for (; row + kTileRows <= x.rows; row += kTileRows) {
+    for (const char* end = std::min(last, next + share); next < end; next += 64) _mm_prefetch(next, _MM_HINT_T1);
+    multiply_tile<Type, kTileRows, kN>(x, row, input, groups, w, sums);
+  }
+  switch (x.rows - row) {
+    case 1:
+      return multiply_tile<Type, 1, kN>(x, row, input, groups, w, sums);
+    case 2:
+      return multiply_tile<Type, 2, kN>(x, row, input, groups, w, sums);
+    case 3:
+      return multiply_tile<Type, 3, kN>(x, row, input, groups, w, sums);
+    default:
+      return;
+  }
+}
+
+template <class Type, int kN>
+SAIF_AVX512 void multiply_panels(const UnitRows& x, const WeightTile& w, const LinearOutput& out, const Ahead& ahead,
+                                 float* sums) {
+  const int64_t stride = row_bytes<Type>(w.in);
+  PackedChunk packed;
+  Rows rows[kN];
+  for (int p = 0; p < kN; ++p) {
+    rows[p] = {static_cast<const uint8_t*>(w.data) + p * kLanes * stride, stride};
+    fetch<Type>(rows[p], w.in, 0, packed.scales[p][0]);
+  }
+  Ahead rest = ahead;
+  const int64_t share = (ahead.bytes * kChunk / w.in + 63) / 64 * 64;
+  for (int64_t input = 0; input < w.in; input += kChunk) {
+    const int64_t groups = groups_at(w.in, input);
+    pack_chunk<Type, kN>(rows, groups, packed);
+    for (int p = 0; p < kN; ++p) {
+      rows[p] = next_chunk<Type>(rows[p]);
+      fetch<Type>(rows[p], w.in, input + kChunk, packed.scales[p][0]);
+    }
+    const Ahead part{rest.data, std::min(rest.bytes, share)};
+    multiply_chunk<Type, kN>(x, input, groups, packed, sums, part);
+    rest = {rest.data + part.bytes, rest.bytes - part.bytes};
+  }
+  for (int64_t r = 0; r < x.rows; ++r) {
+    for (int p = 0; p < kN; ++p) store_sums(_mm512_load_ps(sums + (r * kN + p) * kLanes), out, r, p * kLanes);
+  }
+}
+
+template <class Type>
+void multiply(const UnitRows& x, const WeightTile& w, const LinearOutput& out, const Ahead& ahead, float* sums) {
+  switch (w.rows / kLanes) {
+    case 1:
+      return multiply_panels<Type, 1>(x, w, out, ahead, sums);
+    case 2:
+      return multiply_panels<Type, 2>(x, w, out, ahead, sums);
+    default:
+      return multiply_panels<Type, kPanels>(x, w, out, ahead, sums);
+  }
+}
+
 template <class Type>
 const BlockKernel* kernel_of() {
-  static constexpr BlockKernel kKernel{pack<Type>, direct<Type>};
+  static constexpr BlockKernel kKernel{multiply<Type>, direct<Type>};
   return &kKernel;
 }
 

@@ -95,9 +95,34 @@ WeightTile widen(const WeightTile& tile, int64_t first, int64_t rows, Scratch& s
   return {wide, tile.dtype, rows, tile.in};
 }
 
+// fn(part, its first row, its rows) for the whole panels of a tile of blocks, and for the rest, filled up with zeros.
+template <class Fn>
+void by_whole_panels(const LinearKernel& kernel, const WeightTile& tile, Scratch& scratch, const Fn& fn) {
+  const int64_t rest = tile.rows % kernel.lanes, first = tile.rows - rest;
+  WeightTile part = tile;
+  part.rows = first;
+  if (first > 0) fn(part, 0, first);
+  if (rest == 0) return;
+  const WeightView w{tile.data, tile.dtype, tile.rows, tile.in, tile.blocks};
+  const int64_t bytes = rest * w.row_bytes(), all = kernel.lanes * w.row_bytes();
+  auto* filled = scratch.get<std::byte>(all);
+  std::copy_n(static_cast<const std::byte*>(tile.data) + first * w.row_bytes(), bytes, filled);
+  std::fill(filled + bytes, filled + all, std::byte{0});
+  part.data = filled;
+  part.rows = kernel.lanes;
+  fn(part, first, rest);
+}
+
 // The kernel that reads the tile as it is stored.
 const BlockKernel* block_kernel(const LinearKernel& kernel, const WeightTile& tile) {
   return tile.blocks && kernel.blocks != nullptr ? kernel.blocks(*tile.blocks) : nullptr;
+}
+
+// Of a call's products, of which kernels that read blocks want the sums of x.
+bool wants_sums(const LinearKernel& kernel, std::span<const LinearPart> parts) {
+  return kernel.blocks != nullptr && std::ranges::any_of(parts, [&](const LinearPart& part) {
+           return part.w.blocks && kernel.blocks(*part.w.blocks) != nullptr;
+         });
 }
 
 LinearOutput outputs_from(const LinearOutput& out, int64_t first, int64_t cols) {
@@ -107,30 +132,31 @@ LinearOutput outputs_from(const LinearOutput& out, int64_t first, int64_t cols) 
 void run_direct(const LinearKernel& kernel, const UnitRows& x, const WeightTile& tile, const LinearOutput& out,
                 Scratch& wide) {
   if (!tile.blocks) return kernel.direct(x, tile, out);
-  int64_t row = 0;
   if (const BlockKernel* stored = block_kernel(kernel, tile)) {
-    WeightTile whole = tile;
-    row = whole.rows = tile.rows / kernel.lanes * kernel.lanes;
-    if (row > 0) stored->direct(x, whole, outputs_from(out, 0, row));
+    const auto direct = [&](const WeightTile& part, int64_t first, int64_t rows) {
+      stored->direct(x, part, outputs_from(out, first, rows));
+    };
+    return by_whole_panels(kernel, tile, wide, direct);
   }
   // A panel at a time, so that what was widened is multiplied from the nearest cache.
-  for (; row < tile.rows; row += kernel.lanes) {
+  for (int64_t row = 0; row < tile.rows; row += kernel.lanes) {
     const int64_t rows = std::min(kernel.lanes, tile.rows - row);
     kernel.direct(x, widen(tile, row, rows, wide), outputs_from(out, row, rows));
   }
 }
 
-void pack_tile(const LinearKernel& kernel, const WeightTile& tile, int64_t n_units, uint32_t* packed, Scratch& wide) {
-  const BlockKernel* stored = tile.rows % kernel.lanes == 0 ? block_kernel(kernel, tile) : nullptr;
-  if (stored != nullptr) return stored->pack(tile, n_units, packed);
-  kernel.pack(widen(tile, 0, tile.rows, wide), n_units, packed);
-}
-
 int64_t first_row(const Plan& plan, int64_t task) { return (task % plan.row_chunks) * plan.row_chunk; }
 
-UnitRows rows_of(const Plan& plan, int64_t task, const uint32_t* units) {
+// All rows of a call, and room for their sums where a part wants them.
+struct Units {
+  uint32_t* data = nullptr;
+  float* sums = nullptr;
+};
+
+UnitRows rows_of(const Plan& plan, int64_t task, const Units& units) {
   const int64_t first = first_row(plan, task);
-  return {units + first * plan.n_units, std::min(plan.row_chunk, plan.rows - first), plan.n_units};
+  return {units.data + first * plan.n_units, std::min(plan.row_chunk, plan.rows - first), plan.n_units,
+          units.sums != nullptr ? units.sums + first * (plan.n_units / kSumUnits) : nullptr};
 }
 
 LinearOutput output_of(const Block& block, Mat<float> y) {
@@ -145,14 +171,24 @@ Block next_block(const Plan& plan, int64_t task) { return block_of(plan, task + 
 // Of many rows: the block is packed, and what is likely to be packed next is asked for.
 void multiply(const Plan& plan, const UnitRows& x, const Block& block, Mat<float> y, const Block& next,
               TaskScratch& scratch) {
-  auto* packed = scratch.packed.get<uint32_t>(plan.n_units * plan.block);
-  pack_tile(plan.kernel, block.tile, plan.n_units, packed, scratch.wide);
+  const LinearKernel& kernel = plan.kernel;
+  const WeightTile& tile = block.tile;
+  const LinearOutput out = output_of(block, y);
   const Ahead ahead{static_cast<const char*>(next.tile.data),
                     next.part != nullptr ? next.tile.rows * next.part->w.row_bytes() : 0};
-  plan.kernel.multiply(x, packed, output_of(block, y), ahead);
+  if (const BlockKernel* stored = block_kernel(kernel, tile)) {
+    auto* sums = scratch.packed.get<float>(x.rows * plan.block);
+    const auto product = [&](const WeightTile& part, int64_t first, int64_t rows) {
+      stored->multiply(x, part, outputs_from(out, first, rows), ahead, sums);
+    };
+    return by_whole_panels(kernel, tile, scratch.wide, product);
+  }
+  auto* packed = scratch.packed.get<uint32_t>(plan.n_units * plan.block);
+  kernel.pack(widen(tile, 0, tile.rows, scratch.wide), plan.n_units, packed);
+  kernel.multiply(x, packed, out, ahead);
 }
 
-void run_task(const Plan& plan, int64_t task, const uint32_t* units, TaskScratch& scratch) {
+void run_task(const Plan& plan, int64_t task, const Units& units, TaskScratch& scratch) {
   const Block block = block_of(plan, task);
   const UnitRows x = rows_of(plan, task, units);
   const int64_t first = first_row(plan, task);
@@ -164,8 +200,8 @@ void run_task(const Plan& plan, int64_t task, const uint32_t* units, TaskScratch
 
 // The rows and outputs of a task of `plan`, which is that of gate, of both products, combined and rounded into
 // `hidden`, [rows][hidden_units].
-void run_gated_task(const Plan& plan, const GatedProducts& products, int64_t task, const uint32_t* units,
-                    TaskScratch& scratch, uint32_t* hidden) {
+void run_gated_task(const Plan& plan, const GatedProducts& products, int64_t task, const Units& units,
+                    TaskScratch& scratch, const Units& hidden) {
   const Block gate = block_of(plan, task);
   const Block up{&products.up, gate.first, tile_of(products.up.w, gate.first, gate.tile.rows)};
   const UnitRows x = rows_of(plan, task, units);
@@ -180,8 +216,11 @@ void run_gated_task(const Plan& plan, const GatedProducts& products, int64_t tas
   const int64_t first = gate.first / plan.kernel.inputs_per_unit;
   const bool last = gate.first + gate.tile.rows == products.gate.w.out;  // also writes the zeros after it
   const int64_t n = last ? hidden_units - first : gate.tile.rows / plan.kernel.inputs_per_unit;
-  uint32_t* to = hidden + first_row(plan, task) * hidden_units + first;
-  for (int64_t r = 0; r < x.rows; ++r) plan.kernel.round(gated.row(r), gated.cols(), to + r * hidden_units, n);
+  for (int64_t r = 0; r < x.rows; ++r) {
+    const int64_t at = (first_row(plan, task) + r) * hidden_units + first;
+    plan.kernel.round(gated.row(r), gated.cols(), hidden.data + at, n);
+    if (hidden.sums != nullptr) plan.kernel.sum(hidden.data + at, n, hidden.sums + at / kSumUnits);
+  }
 }
 
 // round(row, scratch) for each of n_rounds rows, then run(task, scratch) for each task of the plan.
@@ -215,11 +254,20 @@ void sweep(const Plan& plan, int64_t n_rounds, const Round& round, const Run& ru
 }
 
 // What sweep() rounds: a row of x into its units.
-auto rounding(const Plan& plan, const RowSource& x, uint32_t* units) {
-  return [&plan, &x, units](int64_t r, TaskScratch& scratch) {
+auto rounding(const Plan& plan, const RowSource& x, const Units& units) {
+  return [&plan, &x, &units](int64_t r, TaskScratch& scratch) {
     const float* row = x.row(r, scratch.row.get<float>(x.cols));
-    plan.kernel.round(row, x.cols, units + r * plan.n_units, plan.n_units);
+    uint32_t* to = units.data + r * plan.n_units;
+    plan.kernel.round(row, x.cols, to, plan.n_units);
+    if (units.sums != nullptr) plan.kernel.sum(to, plan.n_units, units.sums + r * (plan.n_units / kSumUnits));
   };
+}
+
+// Room for rows of so many units, of which these products are taken.
+Units room_for(const LinearKernel& kernel, int64_t rows, int64_t n_units, std::span<const LinearPart> parts,
+               Scratch& units, Scratch& sums) {
+  return {units.get<uint32_t>(rows * n_units),
+          wants_sums(kernel, parts) ? sums.get<float>(rows * (n_units / kSumUnits)) : nullptr};
 }
 
 }  // namespace
@@ -234,7 +282,7 @@ LinearKernels linear_kernels(Isa isa) {
 void Linear::run(const RowSource& x, std::span<const LinearPart> parts, Compute compute) {
   if (x.rows == 0 || parts.empty()) return;
   const Plan plan = make_plan(kernel_of(compute), x.rows, x.cols, parts);
-  auto* units = units_.get<uint32_t>(plan.rows * plan.n_units);
+  const Units units = room_for(plan.kernel, plan.rows, plan.n_units, parts, units_, sums_);
   const auto run = [&](int64_t task, TaskScratch& scratch) { run_task(plan, task, units, scratch); };
   sweep(plan, x.rows, rounding(plan, x, units), run, scratch_);
 }
@@ -244,8 +292,10 @@ void Linear::run_gated(const RowSource& x, const GatedProducts& products, const 
   const LinearKernel& kernel = kernel_of(compute);
   const Plan plan = make_plan(kernel, x.rows, x.cols, {&products.gate, 1});
   SAIF_CHECK(!plan.direct, "run_gated of few rows");
-  auto* units = units_.get<uint32_t>(plan.rows * plan.n_units);
-  auto* hidden = hidden_.get<uint32_t>(plan.rows * units_of(kernel, products.gate.w.out));
+  const LinearPart both[] = {products.gate, products.up};
+  const Units units = room_for(kernel, plan.rows, plan.n_units, both, units_, sums_);
+  const Units hidden =
+      room_for(kernel, plan.rows, units_of(kernel, products.gate.w.out), {&down, 1}, hidden_, hidden_sums_);
   const auto gated = [&](int64_t task, TaskScratch& scratch) {
     run_gated_task(plan, products, task, units, scratch, hidden);
   };

@@ -38,11 +38,13 @@ struct LinearOutput {
   bool accumulate = false;
 };
 
-// Rows of x as units: [rows][n_units].
+// Rows of x as units: [rows][n_units]. `sums`, where a BlockKernel wants it: [rows][n_units / 8], of 8 units each.
 struct UnitRows {
   const uint32_t* data = nullptr;
   int64_t rows = 0, n_units = 0;
+  const float* sums = nullptr;
 };
+constexpr int64_t kSumUnits = 8;
 
 // Weights that the thread is likely to pack next: `multiply` asks for them while it computes. 0 bytes: none.
 struct Ahead {
@@ -50,10 +52,12 @@ struct Ahead {
   int64_t bytes = 0;
 };
 
-// `pack` and `direct` of a LinearKernel for tiles of one type of blocks, read as they are stored; whole panels only.
+// Products with tiles of one type of blocks, read as they are stored; whole panels only, up to `panels`. A weight is
+// scale * code + offset: the codes, exact in bfloat16, are multiplied, and a scale meets the sum of its block.
 struct BlockKernel {
-  void (*pack)(const WeightTile& w, int64_t n_units, uint32_t* packed);
-  void (*direct)(const UnitRows& x, const WeightTile& w, const LinearOutput& out);  // up to direct_rows
+  // sums: scratch [x.rows][w.rows], 64-byte aligned
+  void (*multiply)(const UnitRows& x, const WeightTile& w, const LinearOutput& out, const Ahead& ahead, float* sums);
+  void (*direct)(const UnitRows& x, const WeightTile& w, const LinearOutput& out);  // up to direct_rows; any w.rows
 };
 
 struct LinearKernel {
@@ -66,6 +70,8 @@ struct LinearKernel {
   void (*multiply)(const UnitRows& x, const uint32_t* packed, const LinearOutput& out, const Ahead& ahead);
   void (*direct)(const UnitRows& x, const WeightTile& w, const LinearOutput& out);  // any number of w.rows
   const BlockKernel* (*blocks)(GgmlType type);  // nullptr, or returns it: the tile is widened before use
+  // Of n_units units, for UnitRows::sums; where there are `blocks`.
+  void (*sum)(const uint32_t* units, int64_t n_units, float* sums) = nullptr;
 };
 
 struct LinearKernels {
@@ -94,7 +100,7 @@ class Scratch {
 };
 
 struct TaskScratch {
-  Scratch packed;  // the block of a task
+  Scratch packed;  // the block of a task, or its sums
   Scratch wide;    // its weights, where the kernel cannot read them as they are stored
   Scratch row;     // of x, before it is rounded
   Scratch tiles;   // of a gated MLP: what the task's block of gate and of up gives
@@ -129,8 +135,8 @@ class Linear {
   }
 
   LinearKernels kernels_;
-  Scratch units_;                     // x of the call
-  Scratch hidden_;                    // the combined products of run_gated, as units
+  // Units and the sums of a call's x, and of the combined products of run_gated.
+  Scratch units_, sums_, hidden_, hidden_sums_;
   std::vector<TaskScratch> scratch_;  // one per thread
 };
 

@@ -310,15 +310,24 @@ SAIF_AVX512 void units_bf16(const float* x, int64_t n, uint32_t* units, int64_t 
   }
 }
 
+SAIF_AVX512 void sum_bf16(const uint32_t* units, int64_t n_units, float* sums) {
+  const auto ones = (__m512bh)_mm512_set1_epi32(0x3f803f80);
+  for (int64_t u = 0; u < n_units; u += kSumUnits) {
+    const __m512i pairs = _mm512_maskz_loadu_epi32(0xff, units + u);
+    sums[u / kSumUnits] = _mm512_reduce_add_ps(_mm512_dpbf16_ps(_mm512_setzero_ps(), (__m512bh)pairs, ones));
+  }
+}
+
 template <class Op>
 constexpr LinearKernel make_kernel(void (*round)(const float*, int64_t, uint32_t*, int64_t),
-                                   const BlockKernel* (*blocks)(GgmlType) = nullptr) {
-  return {kLanes, kPanels, Op::kInputs, kDirectRows, round, pack<Op>, multiply<Op>, direct<Op>, blocks};
+                                   const BlockKernel* (*blocks)(GgmlType) = nullptr,
+                                   void (*sum)(const uint32_t*, int64_t, float*) = nullptr) {
+  return {kLanes, kPanels, Op::kInputs, kDirectRows, round, pack<Op>, multiply<Op>, direct<Op>, blocks, sum};
 }
 
 constexpr LinearKernel kF32 = make_kernel<F32Op<false>>(units_f32<false>);
 constexpr LinearKernel kRounded = make_kernel<F32Op<true>>(units_f32<true>);
-constexpr LinearKernel kBf16 = make_kernel<Bf16Op>(units_bf16, block_kernel_avx512);
+constexpr LinearKernel kBf16 = make_kernel<Bf16Op>(units_bf16, block_kernel_avx512, sum_bf16);
 
 }  // namespace
 
