@@ -107,17 +107,19 @@ def prepare(shape, kinds):
         tmp.rename(path)
 
 
-def drop_from_cache(path):
-    """The file's pages leave memory: the next reader meets the disk."""
-    with open(path, "rb") as f:
-        os.fsync(f.fileno())
-        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-
-
 def read_into_cache(path):
     with open(path, "rb") as f:
         while f.read(1 << 24):
             pass
+
+
+def drop_from_cache(path):
+    """The file's pages leave memory: the next reader meets the disk, whose own cache (a virtual machine's host has one)
+    has just seen all of it, so that the program that comes first does not pay for the others."""
+    read_into_cache(path)
+    with open(path, "rb") as f:
+        os.fsync(f.fileno())
+        os.posix_fadvise(f.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 # --- programs ---------------------------------------------------------------------------------------------------------

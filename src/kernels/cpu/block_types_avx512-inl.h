@@ -20,13 +20,12 @@ struct Words {
 
 using Lanes = uint32_t[16];  // one word of each row
 
-// The scales of a chunk, one lane per row.
+// The scales of a chunk, one lane per row. A weight is scale * code + offset.
 struct Chunk {
   // As stored. fetch() fills it well before scales() reads it: a vector cannot be loaded from narrow stores under way.
   alignas(64) Lanes raw[16];
   alignas(64) float scale[16][16];
-  alignas(
-      64) float offset[16][16];   // of each weight: the block's sum is scale * (sum of code * x) + offset * (sum of x)
+  alignas(64) float offset[16][16];
   alignas(64) Lanes fifth[8][2];  // Q5_0, Q5_1: the fifth bits of a group's halves
 };
 
