@@ -60,7 +60,7 @@ for task in $tasks; do
     $(python3 tools/collect_study.py --flags layer,k,beta,rank,decay,op,norm-preserving "$sweep") \
     $(python3 tools/collect_study.py --around "$sweep") --contents 24 --confirm 2
   # shellcheck disable=SC2046
-  step "test-$task" "$saif" eval "$work/study" --task "$task" --split test --limit 100 \
+  step "test-$task" "$saif" eval "$work/study" --task "$task" --split test --limit 150 \
     --method none,prompt,prompt_pre,saif,random,random_latents \
     $(python3 tools/collect_study.py --flags layer,k,beta,scale,rank,decay,op,norm-preserving "$sweep")
 done
