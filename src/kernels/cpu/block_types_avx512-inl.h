@@ -241,8 +241,8 @@ struct NibblesAndBit : Separate {
     const __m512i bits = word(c.fifth[g][kHalf]);  // bit 2 i goes to bit 4
     const __m512i fifth =
         kI <= 2 ? _mm512_slli_epi16(bits, kI <= 2 ? 4 - 2 * kI : 0) : _mm512_srli_epi16(bits, kI > 2 ? 2 * kI - 4 : 0);
-    return look_up(
-        kTable, _mm512_ternarylogic_epi32(_mm512_set1_epi16(15), codes_of<NibblesAndBit, kI, kHalf>(w), fifth, 0xca));
+    const __m512i nibbles = codes_of<NibblesAndBit, kI, kHalf>(w);
+    return look_up(kTable, _mm512_ternarylogic_epi32(_mm512_set1_epi16(15), nibbles, fifth, 0xca));
   }
 };
 using Q50 = NibblesAndBit<22, 2, false, kMinus16To15>;
