@@ -121,8 +121,6 @@ SAIF_AVX512 SAIF_INLINE __m512i field(__m512i w, int shift, int mask) {
   return _mm512_and_si512(_mm512_srl_epi32(w, _mm_cvtsi32_si128(shift)), _mm512_set1_epi32(mask));
 }
 
-SAIF_AVX512 SAIF_INLINE void put(__m512 lanes, float (&out)[16]) { _mm512_store_ps(out, lanes); }
-
 // --- types. kPerChunk: blocks of a chunk. kScales: scales of a group. kOffset: has an added term. kBothNibbles: the
 // second half of a group is the high nibbles of the same bytes. `pair` gives unit i of 8 of half a group.
 
@@ -181,25 +179,26 @@ struct Coded {
   }
 };
 
-// Blocks of 32: d, and perhaps m, as float16 at the beginning.
-template <int kBytes, bool kOffset>
-struct Small {
+// Blocks of 32: d, and perhaps m, as float16 at the beginning. A scale is d 2^kPower.
+template <int kTypeBytes, bool kTypeOffset, int kPower = 0>
+struct Small : Separate {
+  static constexpr int kPerChunk = 8, kBytes = kTypeBytes, kScales = 1;
+  static constexpr bool kOffset = kTypeOffset;
   static SAIF_INLINE void fetch(const Rows& rows, int64_t n, Chunk& c) { copy_words(rows, 0, kBytes, n, c.raw); }
   SAIF_AVX512 static SAIF_INLINE void scales(int64_t n, Chunk& c) {
     for (int64_t g = 0; g < n; ++g) {
-      put(low_half(word(c.raw[g])), c.scale[g]);
-      if (kOffset) put(high_half(word(c.raw[g])), c.offset[g]);
+      __m512 d = low_half(word(c.raw[g]));
+      if (kPower != 0) d = _mm512_scalef_ps(d, _mm512_set1_ps(kPower));
+      _mm512_store_ps(c.scale[g], d);
+      if (kOffset) _mm512_store_ps(c.offset[g], high_half(word(c.raw[g])));
     }
   }
 };
 
-template <int kTypeBytes, int kCodes, bool kTypeOffset, const Values<32>& kTypeTable>
-struct Nibbles : Separate, Coded<Nibbles<kTypeBytes, kCodes, kTypeOffset, kTypeTable>> {
-  static constexpr int kPerChunk = 8, kBytes = kTypeBytes, kScales = 1;
-  static constexpr bool kOffset = kTypeOffset, kBothNibbles = true;
+template <int kBytes, int kCodes, bool kOffset, const Values<32>& kTypeTable>
+struct Nibbles : Small<kBytes, kOffset>, Coded<Nibbles<kBytes, kCodes, kOffset, kTypeTable>> {
+  static constexpr bool kBothNibbles = true;
   static constexpr const Values<32>& kTable = kTypeTable;
-  static SAIF_INLINE void fetch(const Rows& rows, int64_t n, Chunk& c) { Small<kBytes, kOffset>::fetch(rows, n, c); }
-  SAIF_AVX512 static SAIF_INLINE void scales(int64_t n, Chunk& c) { Small<kBytes, kOffset>::scales(n, c); }
   SAIF_AVX512 static SAIF_INLINE Words words(const Rows& rows, const Codes&, int64_t g, int) {
     return load_words(rows, g * kBytes + kCodes);
   }
@@ -218,10 +217,9 @@ SAIF_AVX512 SAIF_INLINE void put_fifth(__m512i lanes, Lanes& out) {
       out, _mm512_srlv_epi16(_mm512_shuffle_epi8(lanes, _mm512_broadcast_i32x4(twice)), _mm512_set1_epi32(1 << 16)));
 }
 
-template <int kTypeBytes, int kFifth, bool kTypeOffset, const Values<32>& kTable>
-struct NibblesAndBit : Separate {
-  static constexpr int kPerChunk = 8, kBytes = kTypeBytes, kScales = 1;
-  static constexpr bool kOffset = kTypeOffset, kBothNibbles = true;
+template <int kBytes, int kFifth, bool kOffset, const Values<32>& kTable>
+struct NibblesAndBit : Small<kBytes, kOffset> {
+  static constexpr bool kBothNibbles = true;
   static SAIF_INLINE void fetch(const Rows& rows, int64_t n, Chunk& c) {
     Small<kBytes, kOffset>::fetch(rows, n, c);
     copy_words(rows, kFifth, kBytes, n, c.raw + 8);
@@ -248,15 +246,8 @@ struct NibblesAndBit : Separate {
 using Q50 = NibblesAndBit<22, 2, false, kMinus16To15>;
 using Q51 = NibblesAndBit<24, 4, true, kZeroTo31>;
 
-struct Q80 : Separate {
-  static constexpr int kPerChunk = 8, kBytes = 34, kScales = 1;
-  static constexpr bool kOffset = false, kBothNibbles = false;
-  static SAIF_INLINE void fetch(const Rows& rows, int64_t n, Chunk& c) { Small<kBytes, false>::fetch(rows, n, c); }
-  SAIF_AVX512 static SAIF_INLINE void scales(int64_t n, Chunk& c) {
-    for (int64_t g = 0; g < n; ++g) {
-      put(_mm512_mul_ps(low_half(word(c.raw[g])), _mm512_set1_ps(0x1p-24f)), c.scale[g]);
-    }
-  }
+struct Q80 : Small<34, false, -24> {
+  static constexpr bool kBothNibbles = false;
   SAIF_AVX512 static SAIF_INLINE Words words(const Rows& rows, const Codes&, int64_t g, int half) {
     return load_lanes(rows, g * kBytes + 2 + 16 * half);
   }
@@ -301,8 +292,8 @@ struct SixBitScales {
         scale = _mm512_or_si512(field(both, byte, 15), _mm512_slli_epi32(field(a, byte + 6, 3), 4));
         min = _mm512_or_si512(field(both, byte + 4, 15), _mm512_slli_epi32(field(b, byte + 6, 3), 4));
       }
-      put(_mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)), c.scale[i]);
-      put(_mm512_mul_ps(dmin, _mm512_cvtepi32_ps(min)), c.offset[i]);
+      _mm512_store_ps(c.scale[i], _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)));
+      _mm512_store_ps(c.offset[i], _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(min)));
     }
   }
 };
@@ -344,7 +335,7 @@ struct Q6K {
     const __m512 d = high_half(word(c.raw[4]));
     for (int i = 0; i < 16; ++i) {
       const __m512i top = _mm512_sll_epi32(word(c.raw[i / 4]), _mm_cvtsi32_si128(24 - 8 * (i % 4)));
-      put(_mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24))), c.scale[i]);
+      _mm512_store_ps(c.scale[i], _mm512_mul_ps(d, _mm512_cvtepi32_ps(_mm512_srai_epi32(top, 24))));
     }
   }
   SAIF_AVX512 static SAIF_INLINE void load(const Rows& rows, Codes& codes) { load_pieces<12>(rows, 0, codes.pieces); }
@@ -374,8 +365,8 @@ struct Q2K : Coded<Q2K> {
     const __m512 d = low_half(word(c.raw[4])), dmin = _mm512_sub_ps(_mm512_setzero_ps(), high_half(word(c.raw[4])));
     for (int i = 0; i < 16; ++i) {
       const __m512i w = word(c.raw[i / 4]);
-      put(_mm512_mul_ps(d, _mm512_cvtepi32_ps(field(w, 8 * (i % 4), 15))), c.scale[i]);
-      put(_mm512_mul_ps(dmin, _mm512_cvtepi32_ps(field(w, 8 * (i % 4) + 4, 15))), c.offset[i]);
+      _mm512_store_ps(c.scale[i], _mm512_mul_ps(d, _mm512_cvtepi32_ps(field(w, 8 * (i % 4), 15))));
+      _mm512_store_ps(c.offset[i], _mm512_mul_ps(dmin, _mm512_cvtepi32_ps(field(w, 8 * (i % 4) + 4, 15))));
     }
   }
   SAIF_AVX512 static SAIF_INLINE void load(const Rows& rows, Codes& codes) { load_pieces<4>(rows, 16, codes.pieces); }
@@ -400,7 +391,7 @@ struct Q3K : Coded<Q3K> {
       const __m512i low = field(word(c.raw[i % 8 / 4]), 8 * (i % 4) + 4 * (i / 8), 15);
       const __m512i high = field(word(c.raw[2]), 8 * (i % 4) + 2 * (i / 4), 3);
       const __m512i scale = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
-      put(_mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)), c.scale[i]);
+      _mm512_store_ps(c.scale[i], _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)));
     }
   }
   SAIF_AVX512 static SAIF_INLINE void load(const Rows& rows, Codes& codes) {
@@ -425,7 +416,7 @@ struct Iq4Xs : Separate, Coded<Iq4Xs> {
     for (int i = 0; i < 8; ++i) {
       const __m512i low = field(word(c.raw[1]), 4 * i, 15), high = field(word(c.raw[0]), 16 + 2 * i, 3);
       const __m512i scale = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
-      put(_mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)), c.scale[i]);
+      _mm512_store_ps(c.scale[i], _mm512_mul_ps(d, _mm512_cvtepi32_ps(scale)));
     }
   }
   SAIF_AVX512 static SAIF_INLINE Words words(const Rows& rows, const Codes&, int64_t g, int) {

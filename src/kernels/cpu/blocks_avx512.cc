@@ -14,40 +14,40 @@ namespace {
 
 constexpr int64_t kChunk = 256, kChunkUnits = kChunk / 2, kGroup = 32, kHalfUnits = 8;
 
-// 16 rows and what is known of their chunk.
+// 16 rows at a chunk of them.
 struct Panel {
   Rows rows;
   Codes codes;
+  Chunk chunk;
 };
 
 // fn(panel, unit of the half, pairs) for the eight units of half a group of each panel, in order. The panels take
 // turns, so that the chains of their sums overlap.
 template <class Type, int kHalf, int kN, class Fn, int... kI>
-SAIF_AVX512 SAIF_INLINE void each_unit(const Words (&w)[kN], const Chunk (&c)[kN], int64_t g, const Fn& fn,
+SAIF_AVX512 SAIF_INLINE void each_unit(const Words (&w)[kN], const Panel (&panels)[kN], int64_t g, const Fn& fn,
                                        std::integer_sequence<int, kI...>) {
   const auto each_panel = [&](auto i) SAIF_AVX512 SAIF_LAMBDA {
     SAIF_UNROLL
-    for (int p = 0; p < kN; ++p) fn(p, i.value, Type::template pair<i.value, kHalf>(w[p], c[p], g));
+    for (int p = 0; p < kN; ++p) fn(p, i.value, Type::template pair<i.value, kHalf>(w[p], panels[p].chunk, g));
   };
   (each_panel(std::integral_constant<int, kI>()), ...);
 }
 
 // fn(panel, half, unit of the half, pairs) for the sixteen units of a group.
 template <class Type, int kN, class Fn>
-SAIF_AVX512 SAIF_INLINE void each_unit_of_group(const Panel (&panels)[kN], const Chunk (&c)[kN], int64_t g,
-                                                const Fn& fn) {
+SAIF_AVX512 SAIF_INLINE void each_unit_of_group(const Panel (&panels)[kN], int64_t g, const Fn& fn) {
   constexpr auto kUnits = std::make_integer_sequence<int, kHalfUnits>();
   Words w[kN];
   SAIF_UNROLL
   for (int p = 0; p < kN; ++p) w[p] = Type::words(panels[p].rows, panels[p].codes, g, 0);
   each_unit<Type, 0>(
-      w, c, g, [&](int p, int i, __m512i v) SAIF_AVX512 SAIF_LAMBDA { fn(p, 0, i, v); }, kUnits);
+      w, panels, g, [&](int p, int i, __m512i v) SAIF_AVX512 SAIF_LAMBDA { fn(p, 0, i, v); }, kUnits);
   if constexpr (!Type::kBothNibbles) {
     SAIF_UNROLL
     for (int p = 0; p < kN; ++p) w[p] = Type::words(panels[p].rows, panels[p].codes, g, 1);
   }
   each_unit<Type, 1>(
-      w, c, g, [&](int p, int i, __m512i v) SAIF_AVX512 SAIF_LAMBDA { fn(p, 1, i, v); }, kUnits);
+      w, panels, g, [&](int p, int i, __m512i v) SAIF_AVX512 SAIF_LAMBDA { fn(p, 1, i, v); }, kUnits);
 }
 
 template <class Type>
@@ -63,21 +63,45 @@ SAIF_INLINE Rows next_chunk(const Rows& rows) {
   return {rows.data + Type::kPerChunk * Type::kBytes, rows.stride};
 }
 
-// The scales of the chunk at `input`, where there is one.
-template <class Type>
-SAIF_AVX512 SAIF_INLINE void fetch(const Rows& rows, int64_t in, int64_t input, Chunk& c) {
-  if (input < in) Type::fetch(rows, groups_at(in, input), c);
+// The panels of a matrix from a row on, at their first chunk.
+template <class Type, int kN>
+SAIF_AVX512 SAIF_INLINE void begin(const WeightTile& w, int64_t row, Panel (&panels)[kN]) {
+  const int64_t stride = row_bytes<Type>(w.in);
+  SAIF_UNROLL
+  for (int p = 0; p < kN; ++p) {
+    panels[p].rows = {static_cast<const uint8_t*>(w.data) + (row + p * kLanes) * stride, stride};
+    Type::fetch(panels[p].rows, groups_at(w.in, 0), panels[p].chunk);
+  }
+}
+
+// Unpacks what the groups of the chunk at `input` share, and fetches the same of the next one. Returns the groups.
+template <class Type, int kN>
+SAIF_AVX512 SAIF_INLINE int64_t unpack_chunk(const WeightTile& w, int64_t input, Panel (&panels)[kN]) {
+  const int64_t groups = groups_at(w.in, input), next = input + kChunk;
+  SAIF_UNROLL
+  for (int p = 0; p < kN; ++p) {
+    Type::scales(groups, panels[p].chunk);
+    Type::load(panels[p].rows, panels[p].codes);
+    if (next < w.in) Type::fetch(next_chunk<Type>(panels[p].rows), groups_at(w.in, next), panels[p].chunk);
+  }
+  return groups;
+}
+
+template <class Type, int kN>
+SAIF_INLINE void advance(Panel (&panels)[kN]) {
+  SAIF_UNROLL
+  for (int p = 0; p < kN; ++p) panels[p].rows = next_chunk<Type>(panels[p].rows);
 }
 
 SAIF_AVX512 SAIF_INLINE __m512 add_product(__m512 sum, uint32_t x, __m512i pairs) {
   return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_set1_epi32(static_cast<int>(x)), (__m512bh)pairs);
 }
 
-// What a block adds: scale * (sum of code * x) + offset * (sum of x).
+// What a block, that of scale s, adds: scale * (sum of code * x) + offset * (sum of x).
 template <class Type>
-SAIF_AVX512 SAIF_INLINE __m512 add_block(__m512 sum, __m512 products, __m512 scale, const float* offset, float x_sum) {
-  sum = _mm512_fmadd_ps(products, scale, sum);
-  if constexpr (Type::kOffset) sum = _mm512_fmadd_ps(_mm512_load_ps(offset), _mm512_set1_ps(x_sum), sum);
+SAIF_AVX512 SAIF_INLINE __m512 add_block(__m512 sum, __m512 products, const Chunk& c, int64_t s, float x_sum) {
+  sum = _mm512_fmadd_ps(products, _mm512_load_ps(c.scale[s]), sum);
+  if constexpr (Type::kOffset) sum = _mm512_fmadd_ps(_mm512_load_ps(c.offset[s]), _mm512_set1_ps(x_sum), sum);
   return sum;
 }
 
@@ -92,8 +116,6 @@ SAIF_INLINE float sum_of_block(const float* halves, int64_t s) {
 // Up to kM rows; past the last one they repeat it.
 template <class Type, int kM, int kN>
 SAIF_AVX512 void direct_panels(const UnitRows& x, const WeightTile& w, int64_t row, const LinearOutput& out) {
-  const int64_t stride = row_bytes<Type>(w.in);
-  const auto* data = static_cast<const uint8_t*>(w.data) + row * stride;
   const uint32_t* units[kM];
   const float* halves[kM];
   __m512 sums[kN][kM];
@@ -105,30 +127,19 @@ SAIF_AVX512 void direct_panels(const UnitRows& x, const WeightTile& w, int64_t r
     SAIF_UNROLL
     for (int p = 0; p < kN; ++p) sums[p][r] = _mm512_setzero_ps();
   }
-  // The next panels are fetched into L2 at the pace at which these are read.
-  const auto* next = reinterpret_cast<const char*>(data + kN * kLanes * stride);
-  const int64_t step = kN * kLanes * stride / (w.in / kGroup);
-  Chunk c[kN];
   Panel panels[kN];
-  SAIF_UNROLL
-  for (int p = 0; p < kN; ++p) {
-    panels[p].rows = {data + p * kLanes * stride, stride};
-    fetch<Type>(panels[p].rows, w.in, 0, c[p]);
-  }
+  begin<Type>(w, row, panels);
+  // The next panels are fetched into L2 at the pace at which these are read.
+  const int64_t bytes = kN * kLanes * row_bytes<Type>(w.in), step = bytes / (w.in / kGroup);
+  const auto* next = reinterpret_cast<const char*>(panels[0].rows.data) + bytes;
   for (int64_t input = 0; input < w.in; input += kChunk) {
-    const int64_t groups = groups_at(w.in, input);
-    SAIF_UNROLL
-    for (int p = 0; p < kN; ++p) {
-      Type::scales(groups, c[p]);
-      Type::load(panels[p].rows, panels[p].codes);
-      fetch<Type>(next_chunk<Type>(panels[p].rows), w.in, input + kChunk, c[p]);
-    }
+    const int64_t groups = unpack_chunk<Type>(w, input, panels);
     for (int64_t g = 0; g < groups; ++g) {
       for (int64_t b = 0; b < step; b += 64) _mm_prefetch(next + b, _MM_HINT_T1);
       next += step;
       __m512 products[kN][kM];
       const int64_t unit = input / 2 + g * 2 * kHalfUnits;
-      each_unit_of_group<Type>(panels, c, g, [&](int p, int half, int i, __m512i pairs) SAIF_AVX512 SAIF_LAMBDA {
+      each_unit_of_group<Type>(panels, g, [&](int p, int half, int i, __m512i pairs) SAIF_AVX512 SAIF_LAMBDA {
         const bool first = i == 0 && (Type::kScales == 2 || half == 0);
         const bool last = i == kHalfUnits - 1 && (Type::kScales == 2 || half == 1);
         const int64_t s = Type::kScales == 2 ? 2 * g + half : g;
@@ -140,13 +151,12 @@ SAIF_AVX512 void direct_panels(const UnitRows& x, const WeightTile& w, int64_t r
         if (!last) return;
         SAIF_UNROLL
         for (int r = 0; r < kM; ++r) {
-          sums[p][r] = add_block<Type>(sums[p][r], products[p][r], _mm512_load_ps(c[p].scale[s]), c[p].offset[s],
+          sums[p][r] = add_block<Type>(sums[p][r], products[p][r], panels[p].chunk, s,
                                        sum_of_block<Type>(halves[r] + input / 16, s));
         }
       });
     }
-    SAIF_UNROLL
-    for (int p = 0; p < kN; ++p) panels[p].rows = next_chunk<Type>(panels[p].rows);
+    advance<Type>(panels);
   }
   SAIF_UNROLL
   for (int p = 0; p < kN; ++p) {
@@ -182,31 +192,25 @@ void direct(const UnitRows& x, const WeightTile& w, const LinearOutput& out) {
 
 constexpr int kPanels = 3, kTileRows = 4;  // 12 sums and the 12 of a block's products, of 32 registers
 
+template <int kN>
 struct PackedChunk {
-  alignas(64) uint32_t pairs[kChunkUnits * kPanels * kLanes];  // [unit][panel][lane]
-  Chunk scales[kPanels][1];
+  alignas(64) uint32_t pairs[kChunkUnits * kN * kLanes];  // [unit][panel][lane]
+  Panel panels[kN];
 };
 
 template <class Type, int kN>
-SAIF_AVX512 void pack_chunk(const Rows (&rows)[kN], int64_t groups, PackedChunk& to) {
-  SAIF_UNROLL
-  for (int n = 0; n < kN; ++n) {
-    Panel panel[] = {{rows[n], {}}};
-    Chunk(&c)[1] = to.scales[n];
-    Type::scales(groups, c[0]);
-    Type::load(rows[n], panel[0].codes);
-    for (int64_t g = 0; g < groups; ++g) {
-      uint32_t* pairs = to.pairs + (g * 2 * kHalfUnits * kN + n) * kLanes;
-      each_unit_of_group<Type>(panel, c, g, [&](int, int half, int i, __m512i unit) SAIF_AVX512 SAIF_LAMBDA {
-        _mm512_store_si512(pairs + (kHalfUnits * half + i) * kN * kLanes, unit);
-      });
-    }
+SAIF_AVX512 void pack_chunk(int64_t groups, PackedChunk<kN>& to) {
+  for (int64_t g = 0; g < groups; ++g) {
+    uint32_t* pairs = to.pairs + g * 2 * kHalfUnits * kN * kLanes;
+    each_unit_of_group<Type>(to.panels, g, [&](int p, int half, int i, __m512i unit) SAIF_AVX512 SAIF_LAMBDA {
+      _mm512_store_si512(pairs + ((kHalfUnits * half + i) * kN + p) * kLanes, unit);
+    });
   }
 }
 
 // sums [rows][kN][kLanes] += the chunk's; or =, for the first one.
 template <class Type, int kM, int kN>
-SAIF_AVX512 void multiply_tile(const UnitRows& x, int64_t row, int64_t input, int64_t groups, const PackedChunk& w,
+SAIF_AVX512 void multiply_tile(const UnitRows& x, int64_t row, int64_t input, int64_t groups, const PackedChunk<kN>& w,
                                float* sums) {
   constexpr int64_t kUnits = Type::kScales == 1 ? 2 * kHalfUnits : kHalfUnits;
   const uint32_t* units = x.data + row * x.n_units + input / 2;
@@ -238,10 +242,9 @@ SAIF_AVX512 void multiply_tile(const UnitRows& x, int64_t row, int64_t input, in
     }
     SAIF_UNROLL
     for (int p = 0; p < kN; ++p) {
-      const __m512 scale = _mm512_load_ps(w.scales[p][0].scale[s]);
       SAIF_UNROLL
       for (int r = 0; r < kM; ++r) {
-        total[r][p] = add_block<Type>(total[r][p], products[r][p], scale, w.scales[p][0].offset[s],
+        total[r][p] = add_block<Type>(total[r][p], products[r][p], w.panels[p].chunk, s,
                                       sum_of_block<Type>(halves + r * (x.n_units / kHalfUnits), s));
       }
     }
@@ -254,7 +257,7 @@ SAIF_AVX512 void multiply_tile(const UnitRows& x, int64_t row, int64_t input, in
 }
 
 template <class Type, int kN>
-SAIF_AVX512 void multiply_chunk(const UnitRows& x, int64_t input, int64_t groups, const PackedChunk& w, float* sums,
+SAIF_AVX512 void multiply_chunk(const UnitRows& x, int64_t input, int64_t groups, const PackedChunk<kN>& w, float* sums,
                                 const Ahead& ahead) {
   const char *next = ahead.data, *const last = ahead.data + ahead.bytes;
   const int64_t share = (ahead.bytes / std::max<int64_t>(1, x.rows / kTileRows) + 63) / 64 * 64;
@@ -278,22 +281,14 @@ SAIF_AVX512 void multiply_chunk(const UnitRows& x, int64_t input, int64_t groups
 template <class Type, int kN>
 SAIF_AVX512 void multiply_panels(const UnitRows& x, const WeightTile& w, const LinearOutput& out, const Ahead& ahead,
                                  float* sums) {
-  const int64_t stride = row_bytes<Type>(w.in);
-  PackedChunk packed;
-  Rows rows[kN];
-  for (int p = 0; p < kN; ++p) {
-    rows[p] = {static_cast<const uint8_t*>(w.data) + p * kLanes * stride, stride};
-    fetch<Type>(rows[p], w.in, 0, packed.scales[p][0]);
-  }
+  PackedChunk<kN> packed;
+  begin<Type>(w, 0, packed.panels);
   Ahead rest = ahead;
   const int64_t share = (ahead.bytes * kChunk / w.in + 63) / 64 * 64;
   for (int64_t input = 0; input < w.in; input += kChunk) {
-    const int64_t groups = groups_at(w.in, input);
-    pack_chunk<Type, kN>(rows, groups, packed);
-    for (int p = 0; p < kN; ++p) {
-      rows[p] = next_chunk<Type>(rows[p]);
-      fetch<Type>(rows[p], w.in, input + kChunk, packed.scales[p][0]);
-    }
+    const int64_t groups = unpack_chunk<Type>(w, input, packed.panels);
+    pack_chunk<Type>(groups, packed);
+    advance<Type>(packed.panels);
     const Ahead part{rest.data, std::min(rest.bytes, share)};
     multiply_chunk<Type, kN>(x, input, groups, packed, sums, part);
     rest = {rest.data + part.bytes, rest.bytes - part.bytes};

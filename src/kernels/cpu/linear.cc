@@ -85,10 +85,13 @@ Block block_of(const Plan& plan, int64_t task) {
   return {part, first, tile_of(part->w, first, std::min(plan.block, part->w.out - first))};
 }
 
+int64_t row_bytes(const WeightTile& tile) {
+  return WeightView{tile.data, tile.dtype, tile.rows, tile.in, tile.blocks}.row_bytes();
+}
+
 // Rows [first, first + rows) of a tile, widened to its dtype where they are blocks.
 WeightTile widen(const WeightTile& tile, int64_t first, int64_t rows, Scratch& scratch) {
-  const WeightView w{tile.data, tile.dtype, tile.rows, tile.in, tile.blocks};
-  const auto* data = static_cast<const std::byte*>(tile.data) + first * w.row_bytes();
+  const auto* data = static_cast<const std::byte*>(tile.data) + first * row_bytes(tile);
   if (!tile.blocks) return {data, tile.dtype, rows, tile.in};
   auto* wide = scratch.get<std::byte>(rows * tile.in * static_cast<int64_t>(size_of(tile.dtype)));
   dequantize_tile(*tile.blocks, data, rows * tile.in, tile.dtype, wide);
@@ -103,10 +106,9 @@ void by_whole_panels(const LinearKernel& kernel, const WeightTile& tile, Scratch
   part.rows = first;
   if (first > 0) fn(part, 0, first);
   if (rest == 0) return;
-  const WeightView w{tile.data, tile.dtype, tile.rows, tile.in, tile.blocks};
-  const int64_t bytes = rest * w.row_bytes(), all = kernel.lanes * w.row_bytes();
+  const int64_t bytes = rest * row_bytes(tile), all = kernel.lanes * row_bytes(tile);
   auto* filled = scratch.get<std::byte>(all);
-  std::copy_n(static_cast<const std::byte*>(tile.data) + first * w.row_bytes(), bytes, filled);
+  std::copy_n(static_cast<const std::byte*>(tile.data) + first * row_bytes(tile), bytes, filled);
   std::fill(filled + bytes, filled + all, std::byte{0});
   part.data = filled;
   part.rows = kernel.lanes;
