@@ -18,41 +18,9 @@ using testing_support::expect_bits;
 using testing_support::expect_near;
 using testing_support::Matrix;
 using testing_support::Random;
+using testing_support::random_blocks;
+using testing_support::scales_of;
 using testing_support::ThreadCount;
-
-// Where a block keeps its float16 scales.
-std::vector<size_t> scales_of(GgmlType type) {
-  switch (type) {
-    case GgmlType::kQ41:
-    case GgmlType::kQ51:
-    case GgmlType::kQ4K:
-    case GgmlType::kQ5K:
-      return {0, 2};
-    case GgmlType::kQ2K:
-      return {80, 82};
-    case GgmlType::kQ3K:
-      return {108};
-    case GgmlType::kQ6K:
-      return {208};
-    default:
-      return {0};
-  }
-}
-
-// Random bits in every field; scales of either sign and, now and then, zero or subnormal.
-std::vector<uint8_t> random_blocks(Random& random, GgmlType type, int64_t n) {
-  const size_t bytes = info_of(type).block_bytes;
-  std::vector<uint8_t> out(static_cast<size_t>(n) * bytes);
-  for (uint8_t& b : out) b = static_cast<uint8_t>(random.next() >> 32);
-  for (size_t block = 0; block < static_cast<size_t>(n); ++block) {
-    for (const size_t at : scales_of(type)) {
-      uint16_t h = f32_to_f16(random.value() * 0.125f);
-      if (random.below(16) == 0) h = static_cast<uint16_t>(random.below(3) * 0x4001);
-      std::memcpy(out.data() + block * bytes + at, &h, sizeof h);
-    }
-  }
-  return out;
-}
 
 std::vector<GgmlType> block_types() {
   std::vector<GgmlType> out;
@@ -120,12 +88,15 @@ void expect_products(Backend& backend, const Matrix& x, const BlockMatrix& w, Ma
 
 class Blocks : public ::testing::TestWithParam<std::string> {};
 
-// Rows of a part of a panel, of some panels; rows longer than a chunk of 256 inputs, by a part of one or by more.
+// Outputs and blocks of a row: a part of a panel, some panels; rows longer than a chunk of 256 inputs, by a part of one
+// or by more.
+constexpr std::pair<int64_t, int64_t> kShapes[] = {{1, 1}, {17, 3}, {50, 2}, {96, 1}, {67, 18}};
+
 TEST_P(Blocks, LinearMultipliesThemByBf16) {
   const auto cpu = make_cpu_backend(GetParam());
   Random random(21);
   for (const GgmlType type : block_types()) {
-    for (const auto& [n, blocks] : {std::pair<int64_t, int64_t>{1, 1}, {17, 3}, {50, 2}, {96, 1}, {67, 18}}) {
+    for (const auto& [n, blocks] : kShapes) {
       const int64_t k = blocks * info_of(type).block;
       if (k > 2048) continue;
       for (const DType dtype : {DType::kBf16, DType::kF32}) {
@@ -162,16 +133,28 @@ TEST_P(Blocks, LinearByFloat32HasTheBitsOfTheDequantisedMatrix) {
   const auto cpu = make_cpu_backend(GetParam());
   Random random(28);
   for (const GgmlType type : block_types()) {
-    const int64_t n = 50, k = 2 * info_of(type).block;
-    for (const DType dtype : {DType::kBf16, DType::kF32}) {
-      const BlockMatrix w(random, type, dtype, n, k);
-      for (const int64_t m : {1, 3, 8, 17}) {
-        const Matrix x = random.matrix(m, k, 3);
-        Matrix expected(m, n), found(m, n);
-        const LinearPart plain{w.plain, nullptr, expected.mat(), false}, blocks{w.blocks, nullptr, found.mat(), false};
-        cpu->linear(x.mat(), {&plain, 1}, Compute::kF32);
-        cpu->linear(x.mat(), {&blocks, 1}, Compute::kF32);
-        expect_bits(expected.mat(), found.mat(), std::string(name_of(type)) + " as " + name_of(dtype));
+    for (const auto& [n, blocks] : kShapes) {
+      const int64_t k = blocks * info_of(type).block;
+      if (k > 2048) continue;
+      for (const DType dtype : {DType::kBf16, DType::kF32}) {
+        const BlockMatrix w(random, type, dtype, n, k);
+        const Matrix bias = random.matrix(1, n);
+        for (const int64_t m : {1, 2, 3, 4, 7, 8, 17, 128}) {
+          if (m == 128 && n == 50) continue;
+          const Matrix x = random.matrix(m, k, 3), start = random.matrix(m, n, 5);
+          const bool accumulate = (m + n) % 2 == 0;
+          Matrix expected = start, found = start;
+          const auto call = [&](const WeightView& view, Matrix& y) {
+            const LinearPart part{view, accumulate ? nullptr : bias.mat().data(), y.mat(), accumulate};
+            cpu->linear(x.mat(), {&part, 1}, Compute::kF32);
+          };
+          call(w.plain, expected);
+          call(w.blocks, found);
+          const std::string what = std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k) + " " +
+                                   name_of(type) + " as " + name_of(dtype);
+          expect_bits(expected.mat(), found.mat(), what);
+          expect_bits(start.tail(), found.tail(), what + ": written past the columns");
+        }
       }
     }
   }

@@ -18,6 +18,7 @@ using testing_support::expect_bits;
 using testing_support::expect_near;
 using testing_support::Matrix;
 using testing_support::Random;
+using testing_support::random_blocks;
 using testing_support::ThreadCount;
 
 class Linear : public ::testing::TestWithParam<std::string> {};
@@ -93,18 +94,6 @@ TEST_P(Linear, RowsDoNotDependOnTheBatch) {
 }
 
 // The bits of its steps, each made with an operation of its own, whatever the number of rows and threads.
-// Blocks of GgmlType::kQ41 with scales about 1 / 16; at least one.
-std::vector<uint8_t> random_nibbles(Random& random, int64_t elements) {
-  constexpr int64_t kBlock = 32, kBytes = 20;
-  std::vector<uint8_t> out(static_cast<size_t>(std::max<int64_t>(1, elements / kBlock) * kBytes));
-  for (uint8_t& b : out) b = static_cast<uint8_t>(random.next() >> 32);
-  for (size_t at = 0; at < out.size(); at += kBytes) {
-    const uint16_t halves[] = {f32_to_f16(random.value() * 0.06f), f32_to_f16(random.value() * 0.3f)};
-    std::memcpy(out.data() + at, halves, sizeof halves);
-  }
-  return out;
-}
-
 TEST_P(Linear, GatedMlpHasTheBitsOfItsSteps) {
   const auto cpu = make_cpu_backend(GetParam());
   Random random(4);
@@ -119,9 +108,12 @@ TEST_P(Linear, GatedMlpHasTheBitsOfItsSteps) {
         Sizes{131, 608, 96, DType::kBf16, true}}) {
     const Tensor gate_w = random.weight(s.dtype, s.hidden, s.cols), up_w = random.weight(s.dtype, s.hidden, s.cols);
     const Tensor down_w = random.weight(s.dtype, s.cols, s.hidden);
-    const std::vector<uint8_t> gate_blocks = random_nibbles(random, s.hidden * s.cols);
-    const std::vector<uint8_t> up_blocks = random_nibbles(random, s.hidden * s.cols);
-    const std::vector<uint8_t> down_blocks = random_nibbles(random, s.cols * s.hidden);
+    std::vector<uint8_t> gate_blocks, up_blocks, down_blocks;
+    if (s.blocks) {
+      for (auto* blocks : {&gate_blocks, &up_blocks, &down_blocks}) {
+        *blocks = random_blocks(random, GgmlType::kQ41, s.hidden * s.cols / info_of(GgmlType::kQ41).block);
+      }
+    }
     const auto view = [&](const Tensor& plain, const std::vector<uint8_t>& blocks, int64_t out, int64_t in) {
       if (!s.blocks) return WeightView{plain.data(), s.dtype, out, in};
       return WeightView{blocks.data(), DType::kBf16, out, in, GgmlType::kQ41};

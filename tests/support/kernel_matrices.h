@@ -1,5 +1,5 @@
-// What the tests of the kernels share: random matrices whose rows are longer than their columns, comparisons, and a
-// number of threads for a scope.
+// What the tests of the kernels share: random matrices whose rows are longer than their columns, random blocks of GGUF,
+// comparisons, and a number of threads for a scope.
 #pragma once
 
 #include <gtest/gtest.h>
@@ -59,6 +59,40 @@ class Random {
  private:
   uint64_t state_;
 };
+
+// Where a block keeps its float16 scales.
+inline std::vector<size_t> scales_of(GgmlType type) {
+  switch (type) {
+    case GgmlType::kQ41:
+    case GgmlType::kQ51:
+    case GgmlType::kQ4K:
+    case GgmlType::kQ5K:
+      return {0, 2};
+    case GgmlType::kQ2K:
+      return {80, 82};
+    case GgmlType::kQ3K:
+      return {108};
+    case GgmlType::kQ6K:
+      return {208};
+    default:
+      return {0};
+  }
+}
+
+// Random bits in every field; scales of either sign and, now and then, zero or subnormal.
+inline std::vector<uint8_t> random_blocks(Random& random, GgmlType type, int64_t n) {
+  const size_t bytes = info_of(type).block_bytes;
+  std::vector<uint8_t> out(static_cast<size_t>(n) * bytes);
+  for (uint8_t& b : out) b = static_cast<uint8_t>(random.next() >> 32);
+  for (size_t block = 0; block < static_cast<size_t>(n); ++block) {
+    for (const size_t at : scales_of(type)) {
+      uint16_t h = f32_to_f16(random.value() * 0.125f);
+      if (random.below(16) == 0) h = static_cast<uint16_t>(random.below(3) * 0x4001);
+      std::memcpy(out.data() + block * bytes + at, &h, sizeof h);
+    }
+  }
+  return out;
+}
 
 class ThreadCount {
  public:
