@@ -102,10 +102,8 @@ void add_load_flags(CLI::App* verb, LoadOptions& options) {
   add_dtype_flag(verb, options.dtype);
   verb->add_option(
           "--quantised", options.quantised,
-          "matrices of GGUF block types: keep (less memory, faster for few rows), widen (to bfloat16: faster for "
-          "many), "
-          "auto (what suits the verb), int8 (as keep, with activations of 8 bits, as in llama.cpp); they differ in "
-          "rounding")
+          "blocks of GGUF: keep (less memory, faster for few rows), widen (to bfloat16: faster for many), auto (what "
+          "suits the verb), int8 (as keep, with activations of 8 bits, as in llama.cpp); they differ in rounding")
       ->capture_default_str();
   verb->add_option("--isa", options.isa, "instruction set: auto (the best), avx512bf16, avx512, avx2 or generic")
       ->capture_default_str();
