@@ -1,9 +1,6 @@
-#include <algorithm>
 #include <chrono>
 #include <cstdlib>
 #include <filesystem>
-#include <iterator>
-#include <map>
 
 #include "saif/machine.h"
 #include "verbs.h"
@@ -73,21 +70,10 @@ std::vector<BenchRow> bench_model(const Context& context, Options& o) {
   o.bench.load_seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   const bool two_ways = o.load.quantised == "auto" && loaded.model->bytes_per_weight() < kBytesOfBf16;
   if (!two_ways) return run_bench(*loaded.engine, o.bench, context.control);
-
-  const std::vector<std::string> wanted = bench_rows(o.bench);
-  std::map<std::string, BenchRow> measured;
-  for (const bool many_rows : {false, true}) {
-    o.bench.only.clear();
-    std::ranges::copy_if(wanted, std::back_inserter(o.bench.only),
-                         [&](const std::string& row) { return is_of_few_rows(row) != many_rows; });
-    if (o.bench.only.empty()) continue;
-    if (many_rows) loaded = load_model(o, true);
-    const std::vector<BenchRow> rows = run_bench(*loaded.engine, o.bench, context.control);
-    for (size_t i = 0; i < rows.size(); ++i) measured[o.bench.only[i]] = rows[i];
-  }
-  std::vector<BenchRow> out;
-  for (const std::string& row : wanted) out.push_back(measured.at(row));
-  return out;
+  return run_bench(*loaded.engine, o.bench, context.control, [&]() -> Engine& {
+    loaded = load_model(o, true);
+    return *loaded.engine;
+  });
 }
 
 std::vector<BenchRow> bench_shape(const Context& context, const Options& o) {

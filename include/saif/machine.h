@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -51,13 +52,12 @@ struct BenchOptions {
   std::string roofs;        // a JSON file as `saif doctor --json` prints it; "": measured
   double load_seconds = 0;  // what loading the model took, known to the caller; 0: unknown, and no row "load"
 };
-// The names of the rows wanted. Throws kNotFound for an unknown one, kInvalidArgument for one that lacks what it needs.
-std::vector<std::string> bench_rows(const BenchOptions& options);
-// Whether a row is of few tokens at a time, or of the model alone: what a chat does, not a study.
-bool is_of_few_rows(const std::string& row);
-// The rows of docs/bench.md. The engine may lack a tokenizer unless there is a job. Throws kNotFound for an unknown
-// row.
-std::vector<BenchRow> run_bench(Engine& engine, const BenchOptions& options, const Control& control);
+// The rows of docs/bench.md, in the order wanted. The engine may lack a tokenizer unless there is a job.
+// `for_many_rows`, if given, makes the engine of the rows that study verbs are like: it is asked once, when all rows of
+// few tokens at a time and of the model alone have been measured with `engine`, which may die then. Throws kNotFound
+// for an unknown row, kInvalidArgument for one that lacks what it needs.
+std::vector<BenchRow> run_bench(Engine& engine, const BenchOptions& options, const Control& control,
+                                const std::function<Engine&()>& for_many_rows = {});
 
 // Models whose matrices are known by size: what --shape takes.
 std::vector<std::string> model_shapes();

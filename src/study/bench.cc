@@ -111,10 +111,45 @@ int64_t number_after(const std::string& name, const std::string& word) {
   return number ? std::stoll(digits) : 0;
 }
 
+// The names of the rows wanted.
+std::vector<std::string> bench_rows(const BenchOptions& options) {
+  if (options.only.empty()) {
+    std::vector<std::string> names = {"prefill 512",    "decode 1",        "decode 8", "decode 32",
+                                      "decode 128",     "capture",         "steering", "clamp",
+                                      "sae encode 512", "batch-invariant", "memory"};
+    if (options.load_seconds > 0) names.emplace_back("load");
+    if (!options.job.empty()) names.emplace_back("discovery");
+    return names;
+  }
+  for (const std::string& name : options.only) {
+    if (name == "discovery" && options.job.empty()) {
+      throw Error(Errc::kInvalidArgument, "row \"discovery\" needs a job: name its file");
+    }
+    if (name == "load" && !(options.load_seconds > 0)) {
+      throw Error(Errc::kInvalidArgument, "row \"load\" needs a model that was just loaded");
+    }
+    if (number_after(name, "prefill") > 0 || number_after(name, "decode") > 0) continue;
+    const std::vector<std::string> known = {"capture",   "steering", "clamp", "sae encode 512", "batch-invariant",
+                                            "discovery", "sweep",    "load",  "memory"};
+    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
+    std::string list = "prefill N, decode N";
+    for (const std::string& other : known) list += ", " + other;
+    throw Error(Errc::kNotFound, "row \"" + name + "\" is unknown; known: " + list);
+  }
+  return options.only;
+}
+
+// Whether a row is of few tokens at a time, or of the model alone: what a chat does, not a study.
+bool is_of_few_rows(const std::string& row) {
+  constexpr int64_t kFew = 16;
+  const int64_t n = number_after(row, "decode");
+  return (n > 0 && n <= kFew) || row == "memory" || row == "load";
+}
+
 class Bench {
  public:
   Bench(Engine& engine, const BenchOptions& options, const Control& control)
-      : engine_(engine),
+      : engine_(&engine),
         options_(options),
         control_(control),
         repeat_{options.seconds, options.typical},
@@ -125,20 +160,34 @@ class Bench {
                                        : read_roofs(options.roofs)),
         cost_(engine.model(), machine_) {}
 
-  std::vector<BenchRow> run() {
+  std::vector<BenchRow> run(const std::function<Engine&()>& for_many_rows) {
     forget_peak_memory();  // the roofs' arrays are no part of what the model needs
-    warm_up();
-    for (const std::string& name : names_) {
-      control_.check("the benchmark");
-      rows_.push_back(row(name));
-      control_.report(
-          {"bench", static_cast<int64_t>(rows_.size()), static_cast<int64_t>(names_.size()), rows_.back().name});
+    rows_.resize(names_.size());
+    std::vector<size_t> few, many;  // indices into names_
+    for (size_t i = 0; i < names_.size(); ++i) {
+      (for_many_rows && !is_of_few_rows(names_[i]) ? many : few).push_back(i);
+    }
+    measure(few);
+    if (!many.empty()) {
+      engine_ = &for_many_rows();
+      cost_ = ModelCost(engine_->model(), machine_);
+      measure(many);
     }
     return std::move(rows_);
   }
 
  private:
-  const Architecture& architecture() const { return engine_.model().architecture(); }
+  void measure(std::span<const size_t> rows) {
+    if (rows.empty()) return;
+    warm_up();
+    for (const size_t i : rows) {
+      control_.check("the benchmark");
+      rows_[i] = row(names_[i]);
+      control_.report({"bench", ++done_, static_cast<int64_t>(names_.size()), rows_[i].name});
+    }
+  }
+
+  const Architecture& architecture() const { return engine_->model().architecture(); }
 
   BenchRow row(const std::string& name) {
     if (const int64_t n = number_after(name, "prefill"); n > 0) return prefill(n);
@@ -147,9 +196,9 @@ class Bench {
     if (name == "steering") return steering();
     if (name == "clamp") return clamp();
     if (name == "sae encode 512") return sae_encode();
-    if (name == "sweep") return bench_sweep(engine_, cost_, control_);
-    if (name == "discovery") return bench_discovery(engine_, cost_, machine_, job_, control_);
-    if (name == "memory") return memory_row(engine_.model(), std::max(peak_, peak_memory()));
+    if (name == "sweep") return bench_sweep(*engine_, cost_, control_);
+    if (name == "discovery") return bench_discovery(*engine_, cost_, machine_, job_, control_);
+    if (name == "memory") return memory_row(engine_->model(), std::max(peak_, peak_memory()));
     if (name == "load") return rate_row(name, options_.load_seconds, "s", 0);
     BenchRow price = rate_row(name, 0, "%", 0);
     price.extra["note"] = "always on: a row's result never depends on its batch, so there is no other mode to compare";
@@ -167,7 +216,7 @@ class Bench {
     return request;
   }
   double generate_seconds(const GenerateRequest& request) {
-    return seconds_of([&] { engine_.generate(std::span<const GenerateRequest>(&request, 1), control_); });
+    return seconds_of([&] { engine_->generate(std::span<const GenerateRequest>(&request, 1), control_); });
   }
   void warm_up() { generate_seconds(prompt(fitting(kShortPrompt))); }
 
@@ -182,7 +231,7 @@ class Bench {
   }
 
   BenchRow decode(int64_t rows) {
-    DecodeRun run(engine_, rows);
+    DecodeRun run(*engine_, rows);
     const double seconds = repeat_([&] { return run.step_seconds(options_.seconds / 3, control_); });
     const double n = static_cast<double>(rows);
     return rate_row("decode " + std::to_string(rows), n / seconds, "tok/s", n / cost_.step_seconds(rows));
@@ -216,7 +265,7 @@ class Bench {
     Engine::ObserveOptions observe;
     observe.last_only = false;
     const auto time = [&](Observer& observer) {
-      return seconds_of([&] { engine_.observe(prompts, observer, observe, control_); });
+      return seconds_of([&] { engine_->observe(prompts, observer, observe, control_); });
     };
     return cost_row(
         "capture", [&] { return time(one); }, [&] { return time(two); });
@@ -224,7 +273,7 @@ class Bench {
 
   BenchRow steering() {
     constexpr int64_t kRows = 128;
-    DecodeRun plain(engine_, kRows), steered(engine_, kRows);
+    DecodeRun plain(*engine_, kRows), steered(*engine_, kRows);
     steered.steer(static_cast<int>(cost_.layers) * 4 / 5);
     const double budget = options_.seconds / 3;
     return cost_row(
@@ -239,7 +288,7 @@ class Bench {
     const Site site{SiteKind::kResidPost, static_cast<int>(cost_.layers) * 4 / 5};
     std::vector<LatentTarget> targets;
     for (int32_t j = 0; j < kClamped; ++j) targets.push_back({j * static_cast<int32_t>(kLatents / kClamped), 3.0F});
-    DecodeRun plain(engine_, kRows), clamped(engine_, kRows);
+    DecodeRun plain(*engine_, kRows), clamped(*engine_, kRows);
     clamped.edit(make_latent_edit(random_sae(architecture().d_model, kLatents, 1.0, site.name()), LatentOp::kClamp,
                                   targets, {}, architecture()));
     const double budget = options_.seconds / 3;
@@ -269,7 +318,7 @@ class Bench {
     return row;
   }
 
-  Engine& engine_;
+  Engine* engine_;
   const BenchOptions& options_;
   const Control& control_;
   Repeat repeat_;
@@ -279,42 +328,10 @@ class Bench {
   MachineReport machine_;
   ModelCost cost_;
   std::vector<BenchRow> rows_;
+  int64_t done_ = 0;
 };
 
 }  // namespace
-
-std::vector<std::string> bench_rows(const BenchOptions& options) {
-  if (options.only.empty()) {
-    std::vector<std::string> names = {"prefill 512",    "decode 1",        "decode 8", "decode 32",
-                                      "decode 128",     "capture",         "steering", "clamp",
-                                      "sae encode 512", "batch-invariant", "memory"};
-    if (options.load_seconds > 0) names.emplace_back("load");
-    if (!options.job.empty()) names.emplace_back("discovery");
-    return names;
-  }
-  for (const std::string& name : options.only) {
-    if (name == "discovery" && options.job.empty()) {
-      throw Error(Errc::kInvalidArgument, "row \"discovery\" needs a job: name its file");
-    }
-    if (name == "load" && !(options.load_seconds > 0)) {
-      throw Error(Errc::kInvalidArgument, "row \"load\" needs a model that was just loaded");
-    }
-    if (number_after(name, "prefill") > 0 || number_after(name, "decode") > 0) continue;
-    const std::vector<std::string> known = {"capture",   "steering", "clamp", "sae encode 512", "batch-invariant",
-                                            "discovery", "sweep",    "load",  "memory"};
-    if (std::find(known.begin(), known.end(), name) != known.end()) continue;
-    std::string list = "prefill N, decode N";
-    for (const std::string& other : known) list += ", " + other;
-    throw Error(Errc::kNotFound, "row \"" + name + "\" is unknown; known: " + list);
-  }
-  return options.only;
-}
-
-bool is_of_few_rows(const std::string& row) {
-  constexpr int64_t kFew = 16;
-  const int64_t n = number_after(row, "decode");
-  return (n > 0 && n <= kFew) || row == "memory" || row == "load";
-}
 
 ModelCost::ModelCost(const Model& model, const MachineReport& machine) {
   const Architecture& a = model.architecture();
@@ -406,9 +423,10 @@ Json BenchRow::to_json() const {
   return out;
 }
 
-std::vector<BenchRow> run_bench(Engine& engine, const BenchOptions& options, const Control& control) {
+std::vector<BenchRow> run_bench(Engine& engine, const BenchOptions& options, const Control& control,
+                                const std::function<Engine&()>& for_many_rows) {
   if (!(options.seconds > 0)) throw Error(Errc::kInvalidArgument, "bench: seconds must be above 0");
-  return Bench(engine, options, control).run();
+  return Bench(engine, options, control).run(for_many_rows);
 }
 
 }  // namespace saif

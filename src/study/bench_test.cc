@@ -138,6 +138,29 @@ TEST(Bench, OnlyTheRowsAskedForRun) {
               rows[4].to_json().at("peak_mb").as_double() - rows[4].to_json().at("weights_mb").as_double(), 1e-6);
 }
 
+TEST(Bench, RowsOfManyTokensAreMeasuredWithTheirEngine) {
+  BenchOptions options;
+  options.seconds = 0.01;
+  options.only = {"prefill 17", "decode 2", "decode 17", "memory"};
+  const auto measured_when = [&](bool many_asked) {
+    std::vector<std::string> out;
+    bool asked = false;
+    Control control;
+    control.on_progress = [&](const Progress& p) {
+      if (p.stage == "bench" && asked == many_asked) out.push_back(p.note);
+    };
+    const std::vector<BenchRow> rows = run_bench(tiny_engine(), options, control, [&]() -> Engine& {
+      EXPECT_FALSE(asked);
+      asked = true;
+      return tiny_engine();
+    });
+    for (size_t i = 0; i < rows.size(); ++i) EXPECT_EQ(rows[i].name, options.only[i]);
+    return out;
+  };
+  EXPECT_EQ(measured_when(false), (std::vector<std::string>{"decode 2", "memory"}));
+  EXPECT_EQ(measured_when(true), (std::vector<std::string>{"prefill 17", "decode 17"}));
+}
+
 TEST(Bench, UnknownRowsAndRoofsAreRefused) {
   const auto error_with = [](const std::string& row, const std::string& roofs) {
     BenchOptions options;
