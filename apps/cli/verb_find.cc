@@ -31,7 +31,14 @@ void print_discovery(const Discovery& d, int k) {
                     format_number(s.sensitivity_unrelated, 2), format_number(s.mean, 1), format_number(s.std, 1),
                     format_number(s.density, 3), tokens_text(s.top, 5)});
   }
-  print_line(format_table(rows) + "\n");
+  print_line(format_table(rows));
+  std::string halves;
+  if (d.stability_contents >= 0) halves += " contents " + format_number(d.stability_contents, 2);
+  if (d.stability_wordings >= 0) halves += " wordings " + format_number(d.stability_wordings, 2);
+  if (!halves.empty()) {
+    print_line("Jaccard index of the " + std::to_string(k) + " best of one half and of the other:" + halves);
+  }
+  print_line("");
 }
 
 Json layer_json(const Discovery& d, int k) {
@@ -40,7 +47,8 @@ Json layer_json(const Discovery& d, int k) {
   for (size_t i = 0; i < std::min(d.latents.size(), static_cast<size_t>(k)); ++i)
     latents.push_back(d.latents[i].to_json());
   Json out = Json::object();
-  for (const char* key : {"task", "site", "placement", "sae", "rank", "stats", "contents", "variants", "pairs"}) {
+  for (const char* key :
+       {"task", "site", "placement", "sae", "rank", "stats", "contents", "variants", "pairs", "stability"}) {
     out[key] = full.at(key);
   }
   out["latents"] = latents;

@@ -53,8 +53,8 @@ struct TokenWeight {
 // One latent against one instruction at the last prompt token. Shares are over n pairs (content, wording).
 struct LatentStats {
   int32_t index = 0;
-  double sensitivity = 0;                                 // C_j: active with the instruction and not without     (SAIF)
-  Interval ci;                                            // of C_j: bootstrap over contents, 95 %
+  double sensitivity = 0;  // C_j: active with the instruction and not without     (SAIF)
+  Interval ci;             // of C_j, 95 %: bootstrap over contents; Wilson's of so many contents where all agree
   double rate_pos = 0, rate_neg = 0, rate_unrelated = 0;  // share active: with it, without, with an unrelated one
   double sensitivity_unrelated = 0;                       // C_j of the unrelated instructions
   double specificity = 0;                                 // C_j - C_j(unrelated)
@@ -63,7 +63,7 @@ struct LatentStats {
   double mean_neg = 0;                                    // mean of a_j(x-)
   double density = 0;                                     // share of ordinary tokens on which it is active
   double score = 0;                                       // what the ranking sorts by
-  double q_value = 1;                    // Benjamini-Hochberg over all latents, of rate_pos against rate_unrelated
+  double q_value = 1;  // Benjamini-Hochberg over all latents, of rate_pos against rate_unrelated, contents as units
   std::vector<std::string> flags;        // "dense", ...
   std::vector<TokenWeight> top, bottom;  // logit lens: W_U LN(W_dec[j])
   Json to_json() const;
@@ -74,10 +74,12 @@ struct Discovery {
   std::string task, site, placement, sae_path, sae_sha256, rank, stats;
   int64_t contents = 0, variants = 0, pairs = 0;
   std::vector<LatentStats> latents;  // best first by `rank`, at most `keep`
-  std::vector<float> diffmean;       // [d_model] mean h(x+) - mean h(x-)
-  std::vector<float> mean_neg;       // [d_model] mean h(x-)
-  std::vector<float> firing_rate;    // [d_sae] rate_pos of every latent: for random latents of equal rate
-  Json to_json() const;              // keys of `saif find --json` per layer, and what a study needs
+  // Jaccard index of the k best of one half of the contents (wordings) and of the other; -1: only one there.
+  double stability_contents = -1, stability_wordings = -1;
+  std::vector<float> diffmean;     // [d_model] mean h(x+) - mean h(x-)
+  std::vector<float> mean_neg;     // [d_model] mean h(x-)
+  std::vector<float> firing_rate;  // [d_sae] rate_pos of every latent: for random latents of equal rate
+  Json to_json() const;            // keys of `saif find --json` per layer, and what a study needs
   static Discovery from_json(const Json& json);
 };
 

@@ -61,6 +61,42 @@ Contrast contrast(const SparseLatents& latents, int64_t d_sae, const PromptSet& 
   return out;
 }
 
+std::vector<int64_t> rate_differences(const SparseLatents& latents, int64_t d_sae, const PromptSet& pos,
+                                      const PromptSet& unrelated) {
+  const size_t contents = pos.rows.size() / static_cast<size_t>(pos.wordings);
+  std::vector<int64_t> out(static_cast<size_t>(d_sae) * contents);
+  const auto add = [&](const PromptSet& set, int64_t each) {
+    for (size_t i = 0; i < set.rows.size(); ++i) {
+      const Entries active = entries_of(latents, set.rows[i]);
+      for (const int32_t* j = active.begin; j != active.end; ++j) {
+        if (active.values[j - active.begin] <= 0) continue;
+        out[static_cast<size_t>(*j) * contents + i / static_cast<size_t>(set.wordings)] += each;
+      }
+    }
+  };
+  add(pos, unrelated.wordings);
+  add(unrelated, -pos.wordings);
+  return out;
+}
+
+PromptSet every_other_content(const PromptSet& set, size_t first) {
+  PromptSet out{{}, set.wordings};
+  const auto n = static_cast<size_t>(set.wordings);
+  for (size_t i = 0; i < set.rows.size(); ++i) {
+    if (i / n % 2 == first) out.rows.push_back(set.rows[i]);
+  }
+  return out;
+}
+
+PromptSet every_other_wording(const PromptSet& set, size_t first) {
+  const auto n = static_cast<size_t>(set.wordings);
+  PromptSet out{{}, static_cast<int64_t>((n + 1 - first) / 2)};
+  for (size_t i = 0; i < set.rows.size(); ++i) {
+    if (i % n % 2 == first) out.rows.push_back(set.rows[i]);
+  }
+  return out;
+}
+
 std::vector<std::vector<double>> pair_shares(const SparseLatents& latents, std::span<const int32_t> chosen,
                                              const PromptSet& pos, const PromptSet& plain) {
   const int32_t widest = chosen.empty() ? 0 : *std::max_element(chosen.begin(), chosen.end());

@@ -30,6 +30,15 @@ struct Contrast {
 Contrast contrast(const SparseLatents& latents, int64_t d_sae, const PromptSet& pos, const PromptSet& plain,
                   const PromptSet& unrelated);
 
+// How much more often each latent is active with the instruction than with an unrelated one, content by content, in
+// units of 1 / (wordings of pos x wordings of unrelated): [d_sae][contents] in one vector.
+std::vector<int64_t> rate_differences(const SparseLatents& latents, int64_t d_sae, const PromptSet& pos,
+                                      const PromptSet& unrelated);
+
+// Of the contents, or of the wordings, every other one, from the first-th (0 or 1).
+PromptSet every_other_content(const PromptSet& set, size_t first);
+PromptSet every_other_wording(const PromptSet& set, size_t first);
+
 // Mean over wordings of s_cj for each content c of some latents: [latents][contents], for the bootstrap.
 std::vector<std::vector<double>> pair_shares(const SparseLatents& latents, std::span<const int32_t> chosen,
                                              const PromptSet& pos, const PromptSet& plain);

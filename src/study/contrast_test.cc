@@ -57,6 +57,22 @@ TEST(Contrast, SharesPerContentForTheBootstrap) {
   EXPECT_EQ(shares[1], (std::vector<double>{0.0, 0.5}));
 }
 
+TEST(Contrast, DifferencesOfRatesAreCountedPerContent) {
+  const std::vector<int64_t> d = rate_differences(kLatents, 3, kPos, kUnrelated);
+  // In units of 1 / 2: of two wordings latent 0 is active on one of each content, and on content 1's unrelated one.
+  EXPECT_EQ(d, (std::vector<int64_t>{1, 1 - 2, 2 - 2, 1, 0, 0}));
+}
+
+TEST(Contrast, HalvesShareNothingAndLoseNothing) {
+  const PromptSet set{{0, 1, 2, 3, 4, 5, 6, 7, 8}, 3};
+  EXPECT_EQ(every_other_content(set, 0).rows, (std::vector<int64_t>{0, 1, 2, 6, 7, 8}));
+  EXPECT_EQ(every_other_content(set, 1).rows, (std::vector<int64_t>{3, 4, 5}));
+  EXPECT_EQ(every_other_wording(set, 0).rows, (std::vector<int64_t>{0, 2, 3, 5, 6, 8}));
+  EXPECT_EQ(every_other_wording(set, 0).wordings, 2);
+  EXPECT_EQ(every_other_wording(set, 1).rows, (std::vector<int64_t>{1, 4, 7}));
+  EXPECT_EQ(every_other_wording(set, 1).wordings, 1);
+}
+
 // A planted latent fires with the instruction only, a decoy with any instruction, noise everywhere: sensitivity cannot
 // tell the first two apart, specificity can.
 TEST(Contrast, SpecificityTellsAPlantedLatentFromADecoy) {

@@ -142,15 +142,6 @@ class DensityObserver : public Observer {
   std::vector<int64_t> tokens_;
 };
 
-// Two-sided p of equal shares, pooled normal approximation.
-double two_share_p(int64_t a, int64_t n, int64_t b, int64_t m) {
-  const double pooled = static_cast<double>(a + b) / static_cast<double>(n + m);
-  const double variance = pooled * (1 - pooled) * (1.0 / static_cast<double>(n) + 1.0 / static_cast<double>(m));
-  if (variance <= 0) return 1.0;
-  const double z = static_cast<double>(a) / static_cast<double>(n) - static_cast<double>(b) / static_cast<double>(m);
-  return std::erfc(std::abs(z) / std::sqrt(2 * variance));
-}
-
 LatentStats stats_of(int32_t index, const LatentSums& s, const Contrast& c) {
   LatentStats out;
   const auto n = static_cast<double>(c.n_pos);
@@ -189,24 +180,38 @@ std::vector<LatentStats> keep_best(std::vector<LatentStats> all, const FindOptio
   return all;
 }
 
+// Every latent that fires with the instruction and is not too dense. Without q-values.
 std::vector<LatentStats> all_stats(const Contrast& c, const DensityObserver& density, size_t sae,
                                    const FindOptions& options) {
-  std::vector<double> p(c.sums.size(), 1.0);
-  for (size_t j = 0; j < c.sums.size(); ++j) {
-    if (c.n_unrelated > 0) p[j] = two_share_p(c.sums[j].pos, c.n_pos, c.sums[j].unrelated, c.n_unrelated);
-  }
-  const std::vector<double> q = benjamini_hochberg(p);
   std::vector<LatentStats> out;
   for (size_t j = 0; j < c.sums.size(); ++j) {
     if (c.sums[j].pos == 0) continue;
     LatentStats s = stats_of(static_cast<int32_t>(j), c.sums[j], c);
-    s.q_value = q[j];
     s.density = density.density(sae, s.index);
     if (s.density > options.max_density) continue;
     if (s.density > 0.01) s.flags.emplace_back("dense");
     if (s.sensitivity_unrelated > 0.5 * s.sensitivity) s.flags.emplace_back("unspecific");
     out.push_back(std::move(s));
   }
+  return out;
+}
+
+// Corrected over all latents of the dictionary. Contents are the units: the wordings of one are not independent.
+void add_q_values(std::vector<LatentStats>& stats, std::span<const int64_t> differences, size_t d_sae) {
+  const size_t contents = differences.size() / d_sae;
+  std::vector<double> p(d_sae);
+  for (size_t j = 0; j < d_sae; ++j) p[j] = sign_flip_test(differences.subspan(j * contents, contents));
+  const std::vector<double> q = benjamini_hochberg(p);
+  for (LatentStats& s : stats) s.q_value = q[static_cast<size_t>(s.index)];
+}
+
+// The k best of the ranking, when only these prompts are looked at.
+std::vector<int32_t> best_of(std::vector<LatentStats> all, const FindOptions& options) {
+  for (LatentStats& s : all) s.score = score_of(s, options.rank);
+  const size_t n = std::min(all.size(), static_cast<size_t>(options.k));
+  std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(n), all.end(), before);
+  std::vector<int32_t> out;
+  for (size_t i = 0; i < n; ++i) out.push_back(all[i].index);
   return out;
 }
 
@@ -220,12 +225,27 @@ std::vector<float> mean_rows(Mat<const float> h, std::span<const int64_t> rows) 
   return out;
 }
 
+// Bootstrap over contents. Where all contents agree it would be a point, however few they are: then Wilson's interval
+// of that many contents.
+Interval interval_of_shares(const std::vector<double>& shares, const BootstrapOptions& bootstrap) {
+  const auto [least, most] = std::minmax_element(shares.begin(), shares.end());
+  if (*least < *most) return bootstrap_mean(shares, bootstrap);
+  const auto n = static_cast<int64_t>(shares.size());
+  const Interval wilson = wilson_interval(std::llround(*least * static_cast<double>(n)), n, bootstrap.level);
+  return {std::min(wilson.low, *least), std::max(wilson.high, *least)};
+}
+
 // Everything about one task, one SAE and one placement except the logit lens.
 Discovery discover(const Sae& sae, size_t sae_number, const SparseLatents& latents, Mat<const float> h,
                    const Plan& plan, const Plan::PerTask& task, size_t placement, const DensityObserver& density,
                    const FindOptions& options) {
-  const PromptSet& pos = task.pos[placement];
-  const Contrast c = contrast(latents, sae.config().d_sae, pos, plan.plain, task.unrelated[placement]);
+  const PromptSet &pos = task.pos[placement], &unrelated = task.unrelated[placement];
+  const int64_t d_sae = sae.config().d_sae;
+  const Contrast c = contrast(latents, d_sae, pos, plan.plain, unrelated);
+  std::vector<LatentStats> all = all_stats(c, density, sae_number, options);
+  if (c.n_unrelated > 0) {
+    add_q_values(all, rate_differences(latents, d_sae, pos, unrelated), static_cast<size_t>(d_sae));
+  }
   Discovery out;
   out.site = sae.config().site;
   out.sae_path = sae.path();
@@ -235,7 +255,21 @@ Discovery discover(const Sae& sae, size_t sae_number, const SparseLatents& laten
   out.contents = c.n_neg;
   out.variants = task.wordings;
   out.pairs = c.n_pos;
-  out.latents = keep_best(all_stats(c, density, sae_number, options), options);
+  out.latents = keep_best(std::move(all), options);
+  const auto chosen_from = [&](const PromptSet& some, const PromptSet& plain, const PromptSet& others) {
+    return best_of(all_stats(contrast(latents, d_sae, some, plain, others), density, sae_number, options), options);
+  };
+  const auto half = [&](size_t first) {
+    return chosen_from(every_other_content(pos, first), every_other_content(plan.plain, first),
+                       every_other_content(unrelated, first));
+  };
+  if (c.n_neg > 1) out.stability_contents = jaccard(half(0), half(1));
+  if (pos.wordings > 1) {
+    const auto worded = [&](size_t first) {
+      return chosen_from(every_other_wording(pos, first), plan.plain, unrelated);
+    };
+    out.stability_wordings = jaccard(worded(0), worded(1));
+  }
   std::vector<int32_t> chosen;
   for (const LatentStats& s : out.latents) chosen.push_back(s.index);
   const auto shares = pair_shares(latents, chosen, pos, plan.plain);
@@ -243,7 +277,7 @@ Discovery discover(const Sae& sae, size_t sae_number, const SparseLatents& laten
     BootstrapOptions bootstrap;
     bootstrap.resamples = 400;
     bootstrap.seed = static_cast<uint64_t>(options.seed);
-    out.latents[i].ci = bootstrap_mean(shares[i], bootstrap);
+    out.latents[i].ci = interval_of_shares(shares[i], bootstrap);
   }
   out.mean_neg = mean_rows(h, plan.plain.rows);
   out.diffmean = mean_rows(h, pos.rows);

@@ -71,6 +71,10 @@ LatentStats LatentStats::from_json(const Json& json) {
   return out;
 }
 
+namespace {
+Json or_null(double share) { return share >= 0 ? Json(share) : Json(); }
+}  // namespace
+
 Json Discovery::to_json() const {
   Json list = Json::array();
   for (const LatentStats& s : latents) list.push_back(s.to_json());
@@ -84,6 +88,8 @@ Json Discovery::to_json() const {
                        {"contents", contents},
                        {"variants", variants},
                        {"pairs", pairs},
+                       {"stability", Json::object({{"contents", or_null(stability_contents)},
+                                                   {"wordings", or_null(stability_wordings)}})},
                        {"latents", list},
                        {"diffmean", Json(diffmean)},
                        {"mean_neg", Json(mean_neg)},
@@ -103,6 +109,11 @@ Discovery Discovery::from_json(const Json& json) {
   out.variants = json.at("variants").as_int();
   out.pairs = json.at("pairs").as_int();
   for (const Json& s : json.at("latents").items()) out.latents.push_back(LatentStats::from_json(s));
+  if (const Json* stability = json.find("stability")) {
+    const auto share = [](const Json& j) { return j.is_null() ? -1.0 : j.as_double(); };
+    out.stability_contents = share(stability->at("contents"));
+    out.stability_wordings = share(stability->at("wordings"));
+  }
   out.diffmean = floats_from(json.at("diffmean"));
   out.mean_neg = floats_from(json.at("mean_neg"));
   out.firing_rate = floats_from(json.at("firing_rate"));

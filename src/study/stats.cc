@@ -57,12 +57,21 @@ Interval wilson_interval(int64_t successes, int64_t n, double level) {
   return {successes == 0 ? 0 : std::max(0.0, centre - half), successes == n ? 1 : std::min(1.0, centre + half)};
 }
 
-Interval newcombe_interval(int64_t successes1, int64_t n1, int64_t successes2, int64_t n2, double level) {
-  require(n1 > 0 && n2 > 0, "difference of shares: found an empty group, expected n > 0 in both");
-  const Interval i1 = wilson_interval(successes1, n1, level), i2 = wilson_interval(successes2, n2, level);
-  const double p1 = static_cast<double>(successes1) / static_cast<double>(n1);
-  const double p2 = static_cast<double>(successes2) / static_cast<double>(n2);
-  return {p1 - p2 - std::hypot(p1 - i1.low, i2.high - p2), p1 - p2 + std::hypot(i1.high - p1, p2 - i2.low)};
+Interval paired_difference_interval(const PairedCounts& counts, double level) {
+  const auto& [a, b, c, d] = counts;
+  const int64_t n = a + b + c + d;
+  require(a >= 0 && b >= 0 && c >= 0 && d >= 0 && n > 0, "difference of paired shares: found " + std::to_string(n) +
+                                                             " items, expected counts >= 0 and one item or more");
+  const double size = static_cast<double>(n);
+  const double p1 = static_cast<double>(a + b) / size, p2 = static_cast<double>(a + c) / size;
+  const Interval i1 = wilson_interval(a + b, n, level), i2 = wilson_interval(a + c, n, level);
+  const double margins =
+      static_cast<double>(a + b) * static_cast<double>(c + d) * static_cast<double>(a + c) * static_cast<double>(b + d);
+  double cross = static_cast<double>(a) * static_cast<double>(d) - static_cast<double>(b) * static_cast<double>(c);
+  if (cross > 0) cross = std::max(0.0, cross - size / 2);
+  const double phi = margins > 0 ? cross / std::sqrt(margins) : 0;
+  const auto half = [phi](double x, double y) { return std::sqrt(x * x - 2 * phi * x * y + y * y); };
+  return {p1 - p2 - half(p1 - i1.low, i2.high - p2), p1 - p2 + half(i1.high - p1, p2 - i2.low)};
 }
 
 double mcnemar_exact(int64_t b, int64_t c) {
@@ -99,17 +108,41 @@ std::vector<double> benjamini_hochberg(std::span<const double> p_values) {
   return adjusted;
 }
 
+double sign_flip_test(std::span<const int64_t> differences) {
+  constexpr size_t kExact = 30;
+  int64_t sum = 0, most = 0;
+  double squares = 0;
+  for (const int64_t d : differences) {
+    sum += d;
+    most += std::abs(d);
+    squares += static_cast<double>(d) * static_cast<double>(d);
+  }
+  if (most == 0) return 1;
+  if (differences.size() > kExact) return std::erfc(std::abs(static_cast<double>(sum)) / std::sqrt(2 * squares));
+  // ways[s + most]: share of the sign patterns whose sum is s.
+  std::vector<double> ways(static_cast<size_t>(2 * most + 1)), next(ways.size());
+  ways[static_cast<size_t>(most)] = 1;
+  int64_t reach = 0;
+  for (const int64_t d : differences) {
+    const int64_t step = std::abs(d);
+    if (step == 0) continue;
+    std::fill(next.begin(), next.end(), 0.0);
+    for (int64_t s = most - reach; s <= most + reach; ++s) {
+      const double half = ways[static_cast<size_t>(s)] / 2;
+      next[static_cast<size_t>(s - step)] += half;
+      next[static_cast<size_t>(s + step)] += half;
+    }
+    reach += step;
+    std::swap(ways, next);
+  }
+  double p = 0;
+  for (int64_t s = std::abs(sum); s <= most; ++s) p += 2 * ways[static_cast<size_t>(most + s)];
+  return sum == 0 ? 1 : std::min(1.0, p);
+}
+
 double mean(std::span<const double> values) {
   if (values.empty()) return 0;
   return std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size());
-}
-
-double standard_deviation(std::span<const double> values) {
-  if (values.size() < 2) return 0;
-  const double centre = mean(values);
-  double sum = 0;
-  for (const double v : values) sum += (v - centre) * (v - centre);
-  return std::sqrt(sum / static_cast<double>(values.size() - 1));
 }
 
 Interval bootstrap_mean(std::span<const double> values, BootstrapOptions options) {
@@ -128,47 +161,11 @@ Interval bootstrap_mean(std::span<const double> values, BootstrapOptions options
   return {quantile(means, (1 - options.level) / 2), quantile(means, (1 + options.level) / 2)};
 }
 
-double permutation_test(std::span<const double> a, std::span<const double> b, PermutationOptions options) {
-  require(!a.empty() && !b.empty(), "permutation test: found an empty group, expected values in both");
-  require(options.permutations > 0,
-          "permutation test: found permutations = " + std::to_string(options.permutations) + ", expected > 0");
-  std::vector<double> pool(a.begin(), a.end());
-  pool.insert(pool.end(), b.begin(), b.end());
-  const std::span<const double> all(pool);
-  const double observed = std::abs(mean(a) - mean(b));
-  // The same difference summed in another order must still count as equal.
-  double scale = 0;
-  for (const double v : pool) scale = std::max(scale, std::abs(v));
-  const double slack = scale * 1e-12;
-  int64_t as_large = 0;
-  for (int64_t k = 0; k < options.permutations; ++k) {
-    Rng rng(options.seed, static_cast<uint64_t>(k));
-    for (size_t i = 0; i < a.size(); ++i) std::swap(pool[i], pool[i + rng.below(pool.size() - i)]);
-    if (std::abs(mean(all.first(a.size())) - mean(all.subspan(a.size()))) >= observed - slack) ++as_large;
-  }
-  return static_cast<double>(1 + as_large) / static_cast<double>(1 + options.permutations);
-}
-
-double jaccard(std::span<const int64_t> a, std::span<const int64_t> b) {
-  const std::set<int64_t> in_a(a.begin(), a.end()), in_b(b.begin(), b.end());
+double jaccard(std::span<const int32_t> a, std::span<const int32_t> b) {
+  const std::set<int32_t> in_a(a.begin(), a.end()), in_b(b.begin(), b.end());
   if (in_a.empty() && in_b.empty()) return 1;
-  const auto both = std::count_if(in_a.begin(), in_a.end(), [&](int64_t x) { return in_b.contains(x); });
+  const auto both = std::count_if(in_a.begin(), in_a.end(), [&](int32_t x) { return in_b.contains(x); });
   return static_cast<double>(both) / static_cast<double>(in_a.size() + in_b.size() - static_cast<size_t>(both));
-}
-
-std::vector<int64_t> top_k_indices(std::span<const double> scores, int64_t k) {
-  require(k >= 0, "top k: found k = " + std::to_string(k) + ", expected k >= 0");
-  for (const double s : scores) require(!std::isnan(s), "top k: found a score that is not a number");
-  std::vector<int64_t> order(scores.size());
-  std::iota(order.begin(), order.end(), int64_t{0});
-  const size_t kept = std::min(scores.size(), static_cast<size_t>(k));
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(kept), order.end(),
-                    [&](int64_t i, int64_t j) {
-                      const double a = scores[static_cast<size_t>(i)], b = scores[static_cast<size_t>(j)];
-                      return a > b || (a == b && i < j);
-                    });
-  order.resize(kept);
-  return order;
 }
 
 }  // namespace saif

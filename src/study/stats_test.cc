@@ -64,32 +64,39 @@ TEST(Wilson, CoversAPlantedShare) {
   }
 }
 
-// Reference values: statsmodels confint_proportions_2indep(method="newcomb").
-TEST(Newcombe, AgreesWithStatsmodels) {
+// Reference value: Newcombe 1998, table of examples, method 10; the others by its formula in Python.
+TEST(PairedDifference, AgreesWithNewcombe) {
   struct Case {
-    int64_t k1, n1, k2, n2;
+    PairedCounts counts;
     double low, high;
   };
-  for (const Case& c :
-       {Case{56, 70, 48, 80, 0.05243147240236498, 0.33387265403690614}, Case{10, 10, 0, 10, 0.6075093504305241, 1.0},
-        Case{9, 10, 3, 10, 0.1705227239345029, 0.809017973535488},
-        Case{0, 20, 0, 20, -0.1611251580528194, 0.1611251580528194}}) {
-    const Interval i = newcombe_interval(c.k1, c.n1, c.k2, c.n2);
-    EXPECT_NEAR(i.low, c.low, 1e-12);
-    EXPECT_NEAR(i.high, c.high, 1e-12);
+  for (const Case& c : {Case{{36, 12, 2, 0}, 0.0569, 0.3404}, Case{{20, 12, 2, 16}, 0.05615642, 0.32920700},
+                        Case{{36, 14, 0, 0}, 0.15283952, 0.41665124}, Case{{29, 6, 8, 57}, -0.09493953, 0.05528169}}) {
+    const Interval i = paired_difference_interval(c.counts);
+    EXPECT_NEAR(i.low, c.low, 4e-5);
+    EXPECT_NEAR(i.high, c.high, 4e-5);
+    const auto [a, b, d, e] = c.counts;
+    const Interval other = paired_difference_interval({a, d, b, e});
+    EXPECT_NEAR(other.low, -i.high, 1e-12);
+    EXPECT_NEAR(other.high, -i.low, 1e-12);
   }
-  EXPECT_THROW(newcombe_interval(0, 0, 1, 2), Error);
+  EXPECT_THROW(paired_difference_interval({}), Error);
+  EXPECT_THROW(paired_difference_interval({5, -1, 0, 0}), Error);
 }
 
-TEST(Newcombe, CoversAPlantedDifference) {
+// Two methods that succeed on the same easy items: 0.7 and 0.4, correlated.
+TEST(PairedDifference, CoversAPlantedDifference) {
   int covered = 0;
   constexpr int kTrials = 3000;
   for (int t = 0; t < kTrials; ++t) {
     Rng rng(11, static_cast<uint64_t>(t));
-    int a = 0, b = 0;
-    for (int i = 0; i < 50; ++i) a += rng.uniform() < 0.7 ? 1 : 0;
-    for (int i = 0; i < 40; ++i) b += rng.uniform() < 0.4 ? 1 : 0;
-    covered += newcombe_interval(a, 50, b, 40).contains(0.3) ? 1 : 0;
+    PairedCounts counts;
+    for (int i = 0; i < 60; ++i) {
+      const bool easy = rng.uniform() < 0.5;
+      const bool first = rng.uniform() < (easy ? 0.9 : 0.5), second = rng.uniform() < (easy ? 0.7 : 0.1);
+      ++(first ? (second ? counts.both : counts.only_first) : (second ? counts.only_second : counts.neither));
+    }
+    covered += paired_difference_interval(counts).contains(0.3) ? 1 : 0;
   }
   EXPECT_NEAR(covered / double{kTrials}, 0.95, 0.02);
 }
@@ -139,12 +146,9 @@ TEST(BenjaminiHochberg, ControlsPlantedFalseDiscoveries) {
   EXPECT_NEAR(share / kTrials, 0.09, 0.02);
 }
 
-TEST(Mean, AndStandardDeviation) {
-  const std::vector<double> v = {2, 4, 4, 4, 5, 5, 7, 9};
-  EXPECT_DOUBLE_EQ(mean(v), 5);
-  EXPECT_NEAR(standard_deviation(v), std::sqrt(32.0 / 7), 1e-15);
+TEST(Mean, OfValuesAndOfNone) {
+  EXPECT_DOUBLE_EQ(mean(std::vector<double>{2, 4, 4, 4, 5, 5, 7, 9}), 5);
   EXPECT_EQ(mean({}), 0);
-  EXPECT_EQ(standard_deviation(std::vector<double>{3}), 0);
 }
 
 TEST(Bootstrap, IsReproducibleAndSeeded) {
@@ -174,44 +178,38 @@ TEST(Bootstrap, CoversAPlantedMean) {
   EXPECT_NEAR(covered / double{kTrials}, 0.94, 0.04);
 }
 
-TEST(Permutation, ExactOnSmallGroups) {
-  // Of the 20 splits of {1,2,3} and {11,12,13} two are as extreme: p tends to 0.1.
-  EXPECT_NEAR(permutation_test(std::vector<double>{1, 2, 3}, std::vector<double>{11, 12, 13}), 0.1, 0.015);
-  EXPECT_EQ(permutation_test(std::vector<double>{4, 4}, std::vector<double>{4, 4, 4}), 1);
-  // 0.1 + 0.2 + 0.3 depends on the order of summation; equal splits must still count.
-  EXPECT_EQ(permutation_test(std::vector<double>{0.1, 0.2, 0.3}, std::vector<double>{0.3, 0.2, 0.1}), 1);
-  EXPECT_THROW(permutation_test({}, std::vector<double>{1}), Error);
+// Counted by hand: how many of the 2^n patterns of signs give a sum as large.
+TEST(SignFlip, IsExactOnFewItems) {
+  EXPECT_DOUBLE_EQ(sign_flip_test(std::vector<int64_t>{1, 2, 3, 4, 5}), 2.0 / 32);
+  EXPECT_DOUBLE_EQ(sign_flip_test(std::vector<int64_t>{-1, 2, 3, 4, 5}), 4.0 / 32);
+  EXPECT_DOUBLE_EQ(sign_flip_test(std::vector<int64_t>{0, 0, 7, -7, 3}), 1);
+  EXPECT_DOUBLE_EQ(sign_flip_test(std::vector<int64_t>{3, 3, 3, -3}), 10.0 / 16);
+  EXPECT_EQ(sign_flip_test(std::vector<int64_t>{0, 0}), 1);
+  EXPECT_EQ(sign_flip_test({}), 1);
+  EXPECT_NEAR(sign_flip_test(std::vector<int64_t>(30, 5)) / 0x1p-29, 1, 1e-9);
 }
 
-TEST(Permutation, RejectsAtTheNominalRateUnderTheNull) {
-  int rejected = 0;
-  constexpr int kTrials = 600;
-  for (int t = 0; t < kTrials; ++t) {
-    Rng rng(9, static_cast<uint64_t>(t));
-    std::vector<double> a(12), b(9);
-    for (double& x : a) x = rng.normal();
-    for (double& x : b) x = rng.normal();
-    rejected += permutation_test(a, b, {.permutations = 199, .seed = static_cast<uint64_t>(t)}) <= 0.05 ? 1 : 0;
+// All wordings of a content move together: a test that took them for independent would reject far too often.
+TEST(SignFlip, RejectsAtTheNominalRateUnderTheNull) {
+  for (const int items : {16, 60}) {
+    int rejected = 0;
+    constexpr int kTrials = 1000;
+    for (int t = 0; t < kTrials; ++t) {
+      Rng rng(9, static_cast<uint64_t>(t));
+      std::vector<int64_t> d(static_cast<size_t>(items));
+      for (int64_t& x : d) x = static_cast<int64_t>(rng.below(3)) * 8 - 8;
+      rejected += sign_flip_test(d) <= 0.05 ? 1 : 0;
+    }
+    EXPECT_NEAR(rejected / double{kTrials}, 0.045, 0.025) << items;
   }
-  EXPECT_NEAR(rejected / double{kTrials}, 0.05, 0.025);
 }
 
 TEST(Jaccard, OfTopSets) {
-  const std::vector<int64_t> a = {1, 2, 3}, b = {3, 4}, twice = {1, 1, 2, 3};
+  const std::vector<int32_t> a = {1, 2, 3}, b = {3, 4}, twice = {1, 1, 2, 3};
   EXPECT_DOUBLE_EQ(jaccard(a, b), 0.25);
   EXPECT_DOUBLE_EQ(jaccard(a, twice), 1);
   EXPECT_DOUBLE_EQ(jaccard(a, {}), 0);
   EXPECT_DOUBLE_EQ(jaccard({}, {}), 1);
-}
-
-TEST(TopK, TiesGoToTheLowerIndex) {
-  const std::vector<double> scores = {1, 5, 5, 0, 7};
-  EXPECT_EQ(top_k_indices(scores, 2), (std::vector<int64_t>{4, 1}));
-  EXPECT_EQ(top_k_indices(scores, 3), (std::vector<int64_t>{4, 1, 2}));
-  EXPECT_EQ(top_k_indices(scores, 99).size(), 5U);
-  EXPECT_TRUE(top_k_indices(scores, 0).empty());
-  EXPECT_THROW(top_k_indices(scores, -1), Error);
-  EXPECT_THROW(top_k_indices(std::vector<double>{std::numeric_limits<double>::quiet_NaN()}, 1), Error);
 }
 
 }  // namespace
