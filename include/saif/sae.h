@@ -101,7 +101,9 @@ class Sae {
   // -> [n, d_out]
   virtual Tensor decode(const SparseLatents& latents,
                         Mat<const float> x) const = 0;  // x: for what a format needs of it
-  // Rows of the decoder, read without touching the rest: [indices, d_out] float32.
+  // What one unit of each latent adds to a reconstruction, before an input normalisation is undone: rows of the decoder
+  // (divided by their norms with rescale_acts_by_decoder_norm), read without touching the rest: [indices, d_out]
+  // float32.
   virtual Tensor decoder_rows(std::span<const int32_t> indices) const = 0;
   virtual std::vector<float> decoder_norms() const = 0;  // [d_sae]
   // An SAE of these latents alone, in this order, which have the same values there, bit for bit; null where a latent's

@@ -78,6 +78,7 @@ struct Discovery {
   double stability_contents = -1, stability_wordings = -1;
   std::vector<float> diffmean;     // [d_model] mean h(x+) - mean h(x-)
   std::vector<float> mean_neg;     // [d_model] mean h(x-)
+  double row_scale = 1;            // mean over h(x+) of what undoing the SAE's input normalisation multiplies by
   std::vector<float> firing_rate;  // [d_sae] rate_pos of every latent: for random latents of equal rate
   Json to_json() const;            // keys of `saif find --json` per layer, and what a study needs
   static Discovery from_json(const Json& json);
@@ -140,8 +141,8 @@ struct Recipe {
 };
 std::string label_of(const Recipe& recipe);  // "saif L24 k15 b1 x1.25"
 
-// v = sum_j alpha_j W_dec[j] (saif); random and random_latents have the norm of the saif vector of the same recipe,
-// diffmean its own norm. Throws kInvalidArgument for k larger than what is kept or the dictionary.
+// v = row_scale sum_j alpha_j W_dec[j] (saif); random and random_latents have the norm of the saif vector of the same
+// recipe, diffmean its own norm. Throws kInvalidArgument for k larger than what is kept or the dictionary.
 SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Recipe& recipe);
 
 // The vectors of a recipe: none of none and prompt, one of saif and diffmean, `draws` (seeds seed, seed + 1, ...) of

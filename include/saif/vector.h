@@ -46,7 +46,8 @@ SteerArgument parse_steer(std::string_view text);
 // The edit of a vector, checked against the model: kMismatch for a wrong width, kNotFound for a layer it has not.
 AppliedEdit make_edit(const SteeringVector& vector, double scale, const Architecture& architecture);
 
-// Edits of single latents with the SAE's error kept: h' = h + sum_j (target_j - a_j(h)) W_dec[j].
+// Edits of single latents with the SAE's error kept: h' = h + sum_j (target_j - a_j(h)) W_dec[j], that is
+// h + decode(a') - decode(a). Throws kUnsupported for a transcoder, kMismatch as make_edit.
 enum class LatentOp { kClamp, kMinClamp, kAblate };  // a_j := value | max(a_j, value) | 0
 struct LatentTarget {
   int32_t latent = 0;

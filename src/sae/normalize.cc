@@ -51,6 +51,15 @@ void normalize_rows(const std::string& kind, Mat<const float> x, Mat<float> out)
   }
 }
 
+double undo_factor(const std::string& kind, std::span<const float> x) {
+  if (kind == "none") return 1;
+  const auto n = static_cast<int64_t>(x.size());
+  if (kind == "layer_norm") return moments_of(x.data(), n).deviation;
+  SAIF_CHECK(kind == "constant_norm_rescale", kind);
+  const double factor = rescale_factor(x.data(), n);
+  return factor > 0 ? 1 / factor : 0;
+}
+
 void undo_normalization(const std::string& kind, Mat<const float> x, Mat<float> y) {
   const int64_t n = y.cols();
   for (int64_t r = 0; r < y.rows(); ++r) {

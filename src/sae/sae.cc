@@ -100,7 +100,11 @@ class CanonicalSae final : public Sae {
       require_finite(view, source_.files.back(), "W_dec");
       const Tensor row = to_f32(view);
       float* out = rows.as<float>() + static_cast<int64_t>(i) * d_out;
-      const float factor = decoder_scale(indices[i]);
+      float factor = decoder_scale(indices[i]);
+      if (source_.config.rescale_acts_by_decoder_norm) {  // as in decode: latents carry the norm already
+        const float norm = static_cast<float>(norm_of(row.f32().row_span(0))) * std::abs(factor);
+        factor = norm > 0.0f ? factor / norm : 0.0f;
+      }
       for (int64_t c = 0; c < d_out; ++c) out[c] = row.as<float>()[c] * factor;
     }
     return rows;

@@ -170,8 +170,7 @@ bool is_absorbed(const Context& c, size_t word, const std::vector<double>& direc
       squares += w * w;
     }
     const double norm = std::sqrt(squares);
-    double given = c.latents.values[static_cast<size_t>(begin + i)] * product;
-    if (c.sae.config().rescale_acts_by_decoder_norm && norm > 0) given /= norm;
+    const double given = c.latents.values[static_cast<size_t>(begin + i)] * product;
     if (given > most) {
       most = given;
       cosine = norm > 0 ? product / norm : 0.0;

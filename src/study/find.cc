@@ -8,6 +8,7 @@
 
 #include "base/check.h"
 #include "sae/fit.h"
+#include "sae/normalize.h"
 #include "saif/stats.h"
 #include "saif/study.h"
 #include "study/contrast.h"
@@ -278,6 +279,11 @@ Discovery discover(const Sae& sae, size_t sae_number, const SparseLatents& laten
     bootstrap.resamples = 400;
     bootstrap.seed = static_cast<uint64_t>(options.seed);
     out.latents[i].ci = interval_of_shares(shares[i], bootstrap);
+  }
+  out.row_scale = 0;
+  for (const int64_t row : pos.rows) {
+    const double factor = sae.config().undo_normalization ? undo_factor(sae.config().normalize, h.row_span(row)) : 1.0;
+    out.row_scale += factor / static_cast<double>(pos.rows.size());
   }
   out.mean_neg = mean_rows(h, plan.plain.rows);
   out.diffmean = mean_rows(h, pos.rows);

@@ -93,6 +93,7 @@ Json Discovery::to_json() const {
                        {"latents", list},
                        {"diffmean", Json(diffmean)},
                        {"mean_neg", Json(mean_neg)},
+                       {"row_scale", row_scale},
                        {"firing_rate", Json(firing_rate)}});
 }
 
@@ -116,6 +117,7 @@ Discovery Discovery::from_json(const Json& json) {
   }
   out.diffmean = floats_from(json.at("diffmean"));
   out.mean_neg = floats_from(json.at("mean_neg"));
+  if (const Json* scale = json.find("row_scale")) out.row_scale = scale->as_double();
   out.firing_rate = floats_from(json.at("firing_rate"));
   return out;
 }

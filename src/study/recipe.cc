@@ -48,12 +48,13 @@ Choice choose(const Discovery& discovery, const Sae& sae, const Recipe& recipe) 
   return out;
 }
 
-std::vector<double> decode(const Sae& sae, const Choice& choice) {
+// In the scale of the residual stream: where the SAE normalises its input, `row_scale` is what undoing that multiplies.
+std::vector<double> decode(const Sae& sae, const Choice& choice, double row_scale) {
   const Tensor rows = sae.decoder_rows(choice.latents);
   std::vector<double> v(static_cast<size_t>(sae.config().d_out), 0.0);
   for (size_t i = 0; i < choice.latents.size(); ++i) {
     const float* row = rows.f32().row(static_cast<int64_t>(i));
-    for (size_t c = 0; c < v.size(); ++c) v[c] += choice.strengths[i] * row[c];
+    for (size_t c = 0; c < v.size(); ++c) v[c] += row_scale * choice.strengths[i] * row[c];
   }
   return v;
 }
@@ -115,11 +116,11 @@ SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Re
     v.assign(discovery.diffmean.begin(), discovery.diffmean.end());
   } else {
     Choice choice = choose(discovery, sae, recipe);
-    v = decode(sae, choice);
+    v = decode(sae, choice, discovery.row_scale);
     const double norm = norm_of(v);
     if (recipe.method == "random_latents") {
       choice.latents = random_peers(discovery, choice.latents, recipe.seed);
-      v = decode(sae, choice);
+      v = decode(sae, choice, discovery.row_scale);
     } else if (recipe.method == "random") {
       v = random_direction(v.size(), recipe.seed);
     }

@@ -91,6 +91,15 @@ TEST(Recipe, TheEditIsTheRecipes) {
   for (const char* part : {"push", "add", "project"}) EXPECT_NE(message.find(part), std::string::npos) << message;
 }
 
+// An SAE that normalises its input speaks of rows of another length than the residual stream has.
+TEST(Recipe, VectorsAreInTheScaleOfTheResidualStream) {
+  Discovery d = example();
+  const SteeringVector plain = build_vector(d, *random_sae(), {});
+  d.row_scale = 4;
+  const SteeringVector scaled = build_vector(d, *random_sae(), {});
+  for (size_t i = 0; i < plain.vector.size(); ++i) EXPECT_FLOAT_EQ(scaled.vector[i], 4 * plain.vector[i]);
+}
+
 TEST(Recipe, TheRankingDecidesWhichLatents) {
   Recipe r;
   r.k = 2;

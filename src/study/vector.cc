@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "base/file.h"
 #include "formats/safetensors.h"
+#include "sae/normalize.h"
 #include "saif/options.h"
 #include "tensor/rows.h"
 
@@ -93,9 +94,10 @@ class LatentEdit : public RowEdit {
   void apply(Mat<float> h, std::span<const int64_t>) const override {
     const SparseLatents latents = sae_->encode(h);
     for (int64_t r = 0; r < h.rows(); ++r) {
+      const auto scale = static_cast<float>(undo_factor(sae_->config().normalize, h.row_span(r)));
       for (size_t i = 0; i < targets_.size(); ++i) {
         const float now = value_of(latents, r, targets_[i].latent);
-        const auto delta = target(targets_[i].value, now) - now;
+        const float delta = scale * (target(targets_[i].value, now) - now);
         if (delta == 0.0f) continue;
         const float* row = rows_.f32().row(static_cast<int64_t>(i));
         for (int64_t c = 0; c < h.cols(); ++c) h(r, c) += delta * row[c];
@@ -215,7 +217,12 @@ AppliedEdit make_edit(const SteeringVector& vector, double scale, const Architec
 
 AppliedEdit make_latent_edit(std::shared_ptr<const Sae> sae, LatentOp op, std::vector<LatentTarget> targets,
                              EditPositions positions, const Architecture& architecture) {
-  const Site site = checked_site(sae->config().site, sae->config().d_in, "the SAE", architecture);
+  const SaeConfig& config = sae->config();
+  if (config.transcoder) {
+    throw Error(Errc::kUnsupported, sae->path() + ": is a transcoder, whose latents are read at " + config.site +
+                                        " and written elsewhere; only an autoencoder's latents can be edited in place");
+  }
+  const Site site = checked_site(config.site, config.d_in, "the SAE", architecture);
   return {site, positions, std::make_shared<LatentEdit>(std::move(sae), op, std::move(targets))};
 }
 
