@@ -400,6 +400,53 @@ TEST_F(StudyVerbs, FindVectorEvalSweepReport) {
                            "--k", "1,2", "--beta", "0", "--scale", "1,2"});
   EXPECT_TRUE(swept.contains("cells") && swept.contains("best"));
   EXPECT_GE(swept.at("cells").size(), 2U);
+
+  // Each method has the setting of its own sweep; what stands on the command line wins over it.
+  const auto evaluated = [&](const Words& more) {
+    Words words = {"eval",         path("study"), "--contents-file", path("contents.jsonl"),
+                   "--max-tokens", "8",           "--method",        "saif,diffmean,random"};
+    words.insert(words.end(), more.begin(), more.end());
+    return json(words).at("rows");
+  };
+  EXPECT_EQ(evaluated({})[1].at("scale").as_double(), swept.at("best").at("recipe").at("scale").as_double());
+  const Json own = json({"sweep", path("study"), "--contents-file", path("contents.jsonl"), "--max-tokens", "8",
+                         "--method", "diffmean", "--scale", "3.5", "--rounds", "1"});
+  EXPECT_EQ(own.at("best").at("recipe").at("scale").as_double(), 3.5);
+  const Json rows = evaluated({});
+  EXPECT_EQ(rows[0].at("scale").as_double(), swept.at("best").at("recipe").at("scale").as_double());
+  EXPECT_EQ(rows[1].at("scale").as_double(), 3.5);
+  EXPECT_EQ(rows[2].at("scale").as_double(), rows[0].at("scale").as_double());
+  EXPECT_EQ(rows[1].at("against_saif").at("n").as_int(), rows[0].at("n").as_int());
+  const Json flagged = evaluated({"--scale", "0.5", "--k", "2"});
+  for (const Json& row : flagged.items()) EXPECT_EQ(row.at("scale").as_double(), 0.5);
+  EXPECT_EQ(flagged[0].at("k").as_int(), 2);
+}
+
+// The study of one model keeps it, and one SAE at each layer; another find adds to it.
+TEST_F(StudyVerbs, ASecondFindAddsToTheStudy) {
+  const auto found = [&](const std::string& sae_path, const std::string& task_path) {
+    return Words{"find",  "--model",     model(),           "--sae",    sae_path,     "--task", task_path,
+                 "--out", path("study"), "--contents-file", contents(), "--contents", "6",      "--no-check",
+                 "--k",   "2",           "--quiet"};
+  };
+  good(found(sae(), task()));
+  const Json before = read_json_file(path("study") + "/manifest.json");
+  Json other_task = read_json_file(task());
+  const std::string first = other_task.at("name").as_string();
+  other_task["name"] = "second";
+  good(found(sae(), file("second.json", other_task.dump())));
+  const Json after = read_json_file(path("study") + "/manifest.json");
+  EXPECT_EQ(after.at("saes").dump(), before.at("saes").dump());
+  EXPECT_TRUE(after.at("tasks").contains(first) && after.at("tasks").contains("second"));
+  EXPECT_TRUE(after.at("options_of").contains(first) && after.at("options_of").contains("second"));
+
+  const std::string copy = path("other_sae");
+  std::filesystem::copy(sae(), copy, std::filesystem::copy_options::recursive);
+  Json config = read_json_file(copy + "/cfg.json");
+  std::string bytes = read_file(copy + "/sae_weights.safetensors");
+  bytes[bytes.size() - 3] = static_cast<char>(bytes[bytes.size() - 3] ^ 1);
+  write_file_atomically(copy + "/sae_weights.safetensors", bytes);
+  bad(found(copy, task()), 1, {"another SAE at layer 1", "--out"});
 }
 
 }  // namespace

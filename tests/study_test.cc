@@ -178,7 +178,7 @@ TEST_F(StudyTest, MethodsDoNotSeeEachOther) {
     r.layer = 1;
     r.k = 3;
     r.scale = 4;
-    requests.push_back({&task_, r, build_vectors(d, *sae, r)});
+    requests.push_back({&task_, r, build_vectors(d, *sae, r, contents.size())});
   }
   const auto together = evaluate(engine_, requests, contents, options, control_);
   for (size_t i = 0; i < requests.size(); ++i) {
@@ -295,6 +295,87 @@ TEST_F(StudyTest, ALargeStageIsScreenedOnFewContents) {
   fs::remove_all(folder);
 }
 
+TEST_F(StudyTest, PerplexityIsAddedToCellsThatWereAnsweredWithout) {
+  const auto sae = planted_sae();
+  const std::vector<Content> contents = contents_of(Split::kTest, 6);
+  const Discovery d =
+      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_)[0]
+          .discoveries[0];
+  const std::string folder = testing::TempDir() + "saif_study_score_" + std::to_string(::getpid());
+  fs::remove_all(folder);
+  const auto study = Study::open(folder, Study::Mode::kCreateOrOpen);
+  Recipe r;
+  r.layer = 1;
+  r.k = 3;
+  r.scale = 4;
+  const CellRequest request{r, build_vectors(d, *sae, r, contents.size())};
+  EvalOptions options;
+  options.decode.max_new_tokens = 6;
+  const auto run = [&] {
+    const auto out = run_cells(*study, engine_, task_, {&request, 1}, contents, "test", options, control_);
+    return std::pair(out[0].computed, out[0].row.result);
+  };
+  const auto [first, unscored] = run();
+  EXPECT_TRUE(first);
+  EXPECT_EQ(unscored.perplexity, 0);
+  options.perplexity = true;
+  const auto [second, scored] = run();
+  EXPECT_FALSE(second) << "answered again";
+  EXPECT_EQ(study->cells().size(), 1U);
+  const auto whole =
+      evaluate(engine_, std::vector<EvalRequest>{{&task_, r, request.vectors}}, contents, options, control_);
+  EXPECT_GT(scored.perplexity, 1);
+  EXPECT_EQ(scored.to_json().dump(), whole[0].to_json().dump());
+  const auto [third, kept] = run();
+  EXPECT_FALSE(third);
+  EXPECT_EQ(kept.perplexity, scored.perplexity);
+  fs::remove_all(folder);
+}
+
+TEST_F(StudyTest, WhatCannotBeSearchedIsRefused) {
+  const auto sae = planted_sae();
+  const std::vector<std::shared_ptr<const Sae>> twice = {sae, planted_sae()};
+  EXPECT_NE(
+      std::string(
+          test::error_of([&] {
+            find_latents(engine_, twice, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_);
+          }).what())
+          .find("two SAEs at layer 1"),
+      std::string::npos);
+  const std::string folder = testing::TempDir() + "saif_study_refused_" + std::to_string(::getpid());
+  fs::remove_all(folder);
+  const auto study = Study::open(folder, Study::Mode::kCreateOrOpen);
+  const auto found =
+      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_);
+  study->save_discovery(found[0].discoveries[0]);
+  std::vector<Content> contents = contents_of(Split::kTuning, 4);
+  for (Content& c : contents_of(Split::kTest, 4)) contents.push_back(c);
+  SweepOptions options;
+  options.rounds = 0;
+  EXPECT_NE(std::string(test::error_of([&] {
+                          sweep(*study, engine_, {&sae, 1}, task_, contents, options, {}, control_);
+                        }).what())
+                .find("rounds is 0"),
+            std::string::npos);
+  fs::remove_all(folder);
+}
+
+// A latent that fires with the instruction on every content: an interval of no width would claim certainty.
+TEST_F(StudyTest, AgreementOfFewContentsIsNoCertainty) {
+  const auto sae = planted_sae();
+  const Discovery d =
+      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_)[0]
+          .discoveries[0];
+  for (const LatentStats& s : d.latents) {
+    EXPECT_LE(s.ci.low, s.sensitivity);
+    EXPECT_GE(s.ci.high, s.sensitivity);
+    EXPECT_GT(s.ci.high - s.ci.low, 0.02) << "latent " << s.index << " at " << s.sensitivity;
+  }
+  EXPECT_GE(d.stability_contents, 0);
+  EXPECT_LE(d.stability_contents, 1);
+  EXPECT_GE(d.stability_wordings, 0);
+}
+
 // Content c of a control with draws is steered by the (c mod draws)-th vector.
 TEST_F(StudyTest, DrawsOfAControlAreSharedOutOverTheContents) {
   const auto sae = planted_sae();
@@ -310,9 +391,9 @@ TEST_F(StudyTest, DrawsOfAControlAreSharedOutOverTheContents) {
   r.draws = 2;
   EvalOptions options;
   options.decode.max_new_tokens = 6;
-  std::vector<EvalRequest> requests = {{&task_, r, build_vectors(d, *sae, r)}};
+  std::vector<EvalRequest> requests = {{&task_, r, build_vectors(d, *sae, r, contents.size())}};
   r.draws = 1;
-  for (r.seed = 0; r.seed < 2; ++r.seed) requests.push_back({&task_, r, build_vectors(d, *sae, r)});
+  for (r.seed = 0; r.seed < 2; ++r.seed) requests.push_back({&task_, r, build_vectors(d, *sae, r, contents.size())});
   const auto results = evaluate(engine_, requests, contents, options, control_);
   int differ = 0;
   for (size_t c = 0; c < contents.size(); ++c) {

@@ -115,20 +115,20 @@ Outcome run_study(const Context& context, Engine& engine, const Plan& plan,
   std::vector<EvalRequest> requests;
   for (size_t t = 0; t < plan.tasks.size(); ++t) {
     const TaskPlan& p = plan.tasks[t];
-    const auto vectors = [&](const Recipe& recipe) {
+    const auto vectors = [&](const Recipe& recipe, int prompts) {
       const Discovery& d = at_layer(out.found[t], recipe.layer);
       const auto sae =
           std::find_if(saes.begin(), saes.end(), [&](const auto& s) { return s->sha256() == d.sae_sha256; });
-      return build_vectors(d, **sae, recipe);
+      return build_vectors(d, **sae, recipe, static_cast<size_t>(prompts));
     };
     Recipe none, prompt;
     none.method = "none";
     prompt.method = "prompt";
     requests.push_back({&p.task, none, {}});
     requests.push_back({&p.task, prompt, {}, plan.prompted});
-    requests.push_back({&p.task, p.saif, vectors(p.saif)});
+    requests.push_back({&p.task, p.saif, vectors(p.saif, plan.contents)});
     for (const Recipe& recipe : {p.diffmean, p.random}) {
-      requests.push_back({&p.task, recipe, vectors(recipe), plan.controls});
+      requests.push_back({&p.task, recipe, vectors(recipe, plan.controls), plan.controls});
     }
   }
   out.results = evaluate(engine, requests, test, plan.eval, context.control);
@@ -242,9 +242,7 @@ Json report_json(const Plan& plan, const Outcome& outcome, const Json& manifest,
     for (size_t m = 0; m < std::size(kMethods); ++m) {
       Json row = result_of(outcome, t, m).to_json();
       if (m != 2) {
-        const PairedTest test = compare_strict(result_of(outcome, t, 2), result_of(outcome, t, m));
-        row["against_saif"] =
-            Json::object({{"only_saif", test.only_first}, {"only_this", test.only_second}, {"mcnemar_p", test.p}});
+        row["against_saif"] = compare_strict(result_of(outcome, t, 2), result_of(outcome, t, m)).to_json();
       }
       rows.push_back(row);
     }

@@ -1,5 +1,7 @@
 #include <algorithm>
+#include <set>
 
+#include "saif/options.h"
 #include "saif/task.h"
 #include "study_tools.h"
 #include "verbs.h"
@@ -13,79 +15,73 @@ struct Options {
   int64_t limit = 0;
   bool no_perplexity = false;
   Recipe recipe;
+  std::set<std::string> given;  // options of the recipe that stand on the command line
   EvalOptions eval;
 };
 
-// The recipes of the methods asked for: the best cell of an earlier sweep where no layer was given, else the flags.
-std::vector<Recipe> recipes_of(const Study& study, const std::string& task, const Options& o) {
-  Recipe base = o.recipe;
-  if (base.layer < 0) {
-    const MethodResult* best = nullptr;
-    const auto cells = study.cells(task, "tuning");
-    for (const auto& cell : cells) {
-      const MethodResult& r = cell.result;
-      if (r.recipe.method != "saif") continue;
-      if (!best || r.strict.n > best->strict.n ||
-          (r.strict.n == best->strict.n && r.strict.value() > best->strict.value())) {
-        best = &r;
-      }
-    }
-    base = best ? best->recipe : base;
-    if (!best) base.layer = layer_of(choose_discovery(study, task, -1, base.placement).site);
-  }
-  std::vector<Recipe> out;
+// A recipe with the values of these options taken from another.
+Recipe with(const Recipe& recipe, const std::set<std::string>& names, const Recipe& from) {
+  Json out = options_to_json(recipe);
+  const Json given = options_to_json(from);
+  for (const std::string& name : names) out[name] = given.at(name);
+  return options_from_json<Recipe>(out, "recipe");
+}
+
+struct Settings {
+  std::vector<Recipe> recipes;  // of the methods asked for, in order
+  std::string untuned;          // methods that were swept for no setting of their own while saif was
+};
+
+// saif and a difference of means each have the best setting of a sweep of their own; the controls, and a method that
+// was not swept, have saif's. Flags win over what was found, and with a layer given nothing else is taken from a sweep.
+Settings settings_of(const Study& study, const std::string& task, const Options& o, const Json& conditions) {
+  const auto tuning = study.cells(task, "tuning");
+  const auto tuned = [&](const std::string& method) {
+    return o.given.contains("layer") ? std::nullopt : tuned_recipe(tuning, method, o.recipe.placement, conditions);
+  };
+  const std::optional<Recipe> saif = tuned("saif");
+  Recipe base = saif ? with(*saif, o.given, o.recipe) : o.recipe;
+  if (base.layer < 0) base.layer = layer_of(choose_discovery(study, task, -1, base.placement).site);
+  Settings out;
   for (const std::string& name : o.methods) {
     Recipe r = base;
     r.method = name == "prompt_pre" || name == "prompt_post" ? "prompt" : name;
-    if (r.method == "prompt") r.placement = name == "prompt_pre" ? "pre" : "post";
-    if (r.method == "none" || r.method == "prompt") {
-      r.layer = -1;
+    if (r.method == "diffmean") {
+      if (const auto own = tuned("diffmean")) {
+        r = with(*own, o.given, o.recipe);
+      } else if (saif) {
+        out.untuned = "diffmean";
+      }
     }
-    out.push_back(r);
+    if (r.method == "prompt") r.placement = name == "prompt_pre" ? "pre" : "post";
+    if (r.method == "none" || r.method == "prompt") r.layer = -1;
+    out.recipes.push_back(r);
   }
   return out;
 }
 
 Json row_json(const MethodResult& r, const MethodResult* saif) {
   Json row = r.to_json();
-  if (saif && &r != saif) {
-    const PairedTest test = compare_strict(*saif, r);
-    row["against_saif"] =
-        Json::object({{"only_saif", test.only_first}, {"only_this", test.only_second}, {"mcnemar_p", test.p}});
-  }
+  if (saif && &r != saif) row["against_saif"] = compare_strict(*saif, r).to_json();
   return row;
 }
 
-std::vector<MethodResult> evaluate_missing(const Context& context, OpenStudy& open, const Task& task,
-                                           const std::vector<Recipe>& recipes, const std::vector<Content>& contents,
-                                           const Options& o) {
-  std::vector<MethodResult> results(recipes.size());
-  std::vector<EvalRequest> requests;
-  std::vector<size_t> where;
-  std::vector<std::string> keys;
-  for (size_t i = 0; i < recipes.size(); ++i) {
-    const bool steered = recipes[i].method != "none" && recipes[i].method != "prompt";
-    std::string source;
-    Vectors vectors;
-    if (steered) {
-      const Discovery d = choose_discovery(*open.study, task.name, recipes[i].layer, recipes[i].placement);
-      vectors = build_vectors(d, sae_of(open, d), recipes[i]);
-      source = d.to_json().dump();
-    }
-    keys.push_back(cell_key(task, recipes[i], contents, o.eval, open.loaded.model->sha256(), source));
-    if (open.study->has_cell(keys.back())) {
-      results[i] = open.study->cell(keys.back());
-      continue;
-    }
-    requests.push_back({&task, recipes[i], std::move(vectors)});
-    where.push_back(i);
+std::vector<MethodResult> run(const Context& context, OpenStudy& open, const Task& task,
+                              const std::vector<Recipe>& recipes, const std::vector<Content>& contents,
+                              const Options& o) {
+  std::vector<CellRequest> requests;
+  for (const Recipe& recipe : recipes) {
+    CellRequest& request = requests.emplace_back(CellRequest{recipe, {}});
+    if (recipe.method == "none" || recipe.method == "prompt") continue;
+    const Discovery d = choose_discovery(*open.study, task.name, recipe.layer, recipe.placement);
+    request.vectors = build_vectors(d, sae_of(open, d), recipe, contents.size());
   }
-  if (requests.empty()) return results;
-  evaluate(*open.loaded.engine, requests, contents, o.eval, context.control, [&](size_t i, const MethodResult& result) {
-    results[where[i]] = result;
-    open.study->save_cell(keys[where[i]], task.name, o.split, result);
-  });
-  return results;
+  std::vector<MethodResult> out;
+  for (CellDone& cell :
+       run_cells(*open.study, *open.loaded.engine, task, requests, contents, o.split, o.eval, context.control)) {
+    out.push_back(std::move(cell.row.result));
+  }
+  return out;
 }
 
 void eval(const Context& context, Options& o) {
@@ -94,8 +90,12 @@ void eval(const Context& context, Options& o) {
   const Task task = load_study_task(*open.study, choose_task(*open.study, o.task));
   std::vector<Content> contents = of_split(load_contents(o.contents), parse_split(o.split));
   if (o.limit > 0 && static_cast<int64_t>(contents.size()) > o.limit) contents.resize(static_cast<size_t>(o.limit));
-  const std::vector<Recipe> recipes = recipes_of(*open.study, task.name, o);
-  const auto results = evaluate_missing(context, open, task, recipes, contents, o);
+  const Settings settings = settings_of(*open.study, task.name, o, cell_conditions(*open.loaded.engine, o.eval.decode));
+  const auto results = run(context, open, task, settings.recipes, contents, o);
+  if (!settings.untuned.empty()) {
+    say(context, settings.untuned + " has saif's setting, which was not tuned for it; saif sweep " + o.study +
+                     " --task " + task.name + " --method " + settings.untuned + " finds its own");
+  }
 
   const MethodResult* saif = nullptr;
   for (const MethodResult& r : results) {
@@ -107,12 +107,17 @@ void eval(const Context& context, Options& o) {
     return print_json(Json::object({{"task", task.name}, {"split", o.split}, {"rows", rows}}));
   }
   std::vector<std::vector<std::string>> table = {
-      {"method", "n", "checker", "strict", "loose", "quality", "perplexity", "repetition", "p against saif"}};
+      {"method", "n", "checker", "strict", "loose", "quality", "perplexity", "repetition", "saif - this", "p"}};
   for (const MethodResult& r : results) {
+    const bool other = saif && &r != saif;
+    const PairedTest against = other ? compare_strict(*saif, r) : PairedTest{};
     table.push_back({label_of(r.recipe), std::to_string(r.strict.n), format_number(r.checker.value(), 2),
                      share_text(r.strict), format_number(r.loose.value(), 2), format_number(r.quality, 2),
                      r.perplexity > 0 ? format_number(r.perplexity, 1) : "", format_number(r.repetition, 2),
-                     saif && &r != saif ? format_number(compare_strict(*saif, r).p, 4) : ""});
+                     other ? format_number(against.difference, 2) + " [" + format_number(against.ci.low, 2) + ", " +
+                                 format_number(against.ci.high, 2) + "]"
+                           : "",
+                     other ? format_number(against.p, 4) : ""});
   }
   print_line(format_table(table));
 }
@@ -134,7 +139,13 @@ void add_eval(CLI::App& root, Context& context) {
   add_options(verb, o->recipe, {"method"});
   add_options(verb, o->eval.decode, {"seed"});
   add_dtype_flag(verb, o->dtype);
-  verb->callback([o, &context] { eval(context, *o); });
+  verb->callback([o, verb, &context] {
+    for (const auto& [name, value] : options_to_json(o->recipe).members()) {
+      const CLI::Option* option = verb->get_option_no_throw("--" + name);
+      if (name != "method" && option != nullptr && option->count() > 0) o->given.insert(name);
+    }
+    eval(context, *o);
+  });
 }
 
 }  // namespace saif::cli

@@ -55,6 +55,42 @@ Json layer_json(const Discovery& d, int k) {
   return out;
 }
 
+// A study has one model and, at each layer, one SAE; tasks and SAEs of earlier calls stay.
+Json merged_manifest(const Study& study, Json manifest, const std::vector<Task>& tasks) {
+  const Json before = study.manifest();
+  if (const Json* model = before.find("model")) {
+    if (model->at("sha256").as_string() != manifest.at("model").at("sha256").as_string()) {
+      throw Error(Errc::kMismatch, study.folder() + ": is a study of " + model->at("path").as_string() + ", not of " +
+                                       manifest.at("model").at("path").as_string() + "; choose another --out");
+    }
+  }
+  if (const Json* saes = before.find("saes")) {
+    for (const Json& old : saes->items()) {
+      const std::string site = old.at("site").as_string(), sha256 = old.at("sha256").as_string();
+      bool known = false;
+      for (const Json& now : manifest.at("saes").items()) {
+        known = known || now.at("sha256").as_string() == sha256;
+        if (layer_of(now.at("site").as_string()) == layer_of(site) && now.at("sha256").as_string() != sha256) {
+          throw Error(Errc::kMismatch, study.folder() + ": has another SAE at layer " + std::to_string(layer_of(site)) +
+                                           ", " + old.at("path").as_string() + "; choose another --out");
+        }
+      }
+      if (!known) manifest["saes"].push_back(old);
+    }
+  }
+  if (const Json* files = before.find("tasks")) manifest["tasks"] = *files;
+  for (const Task& task : tasks) {
+    manifest["tasks"][task.name] = std::filesystem::absolute(task.path).string();
+    manifest["options_of"][task.name] = manifest.at("options");
+  }
+  if (const Json* options = before.find("options_of")) {
+    for (const auto& [task, earlier] : options->members()) {
+      if (!manifest.at("options_of").contains(task)) manifest["options_of"][task] = earlier;
+    }
+  }
+  return manifest;
+}
+
 void find(const Context& context, Options& o) {
   o.find.seed = context.seed;
   std::vector<Task> tasks;
@@ -67,11 +103,7 @@ void find(const Context& context, Options& o) {
   const auto study = Study::open(o.out, Study::Mode::kCreateOrOpen);
   Json options = options_to_json(o.find);
   options["contents_file"] = o.contents;
-  Json manifest = make_manifest(loaded, saes, options);
-  const Json before = study->manifest();
-  if (const Json* files = before.find("tasks")) manifest["tasks"] = *files;
-  for (const Task& task : tasks) manifest["tasks"][task.name] = std::filesystem::absolute(task.path).string();
-  study->set_manifest(manifest);
+  study->set_manifest(merged_manifest(*study, make_manifest(loaded, saes, options), tasks));
 
   const auto results = find_latents(*loaded.engine, saes, tasks, contents, o.find, context.control);
   Json layers = Json::array();

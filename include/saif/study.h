@@ -122,7 +122,7 @@ struct Recipe {
   std::string op = "add";  // add, or project: the component along the vector becomes scale times its length
   bool norm_preserving = false;
   int64_t seed = 0;  // of the random methods
-  int draws = 10;    // vectors of a random method: content c is steered by the (c mod draws)-th
+  int draws = 0;     // vectors of a random method: content c is steered by the (c mod draws)-th; 0: one per content
   template <typename V>
   void describe(V& v) {
     v("method", method, "none, prompt, saif, diffmean, random or random_latents");
@@ -136,7 +136,7 @@ struct Recipe {
     v("op", op, "add, or project: set the component along the vector to its length");
     v("norm-preserving", norm_preserving, "scale the edited row back to its norm");
     v("seed", seed, "of the random controls");
-    v("draws", draws, "vectors of a random control, shared out over the prompts");
+    v("draws", draws, "vectors of a random control, shared out over the prompts; 0: one for every prompt");
   }
 };
 std::string label_of(const Recipe& recipe);  // "saif L24 k15 b1 x1.25"
@@ -145,10 +145,11 @@ std::string label_of(const Recipe& recipe);  // "saif L24 k15 b1 x1.25"
 // recipe, diffmean its own norm. Throws kInvalidArgument for k larger than what is kept or the dictionary.
 SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Recipe& recipe);
 
-// The vectors of a recipe: none of none and prompt, one of saif and diffmean, `draws` (seeds seed, seed + 1, ...) of
-// the random methods, so that a control does not stand or fall with one draw. Throws what build_vector throws.
+// The vectors of a recipe for so many contents: none of none and prompt, one of saif and diffmean, `draws` (seeds seed,
+// seed + 1, ...) of the random methods, so that a control does not stand or fall with one draw. Draws of different
+// tasks, sites and seeds are independent. Throws what build_vector throws.
 using Vectors = std::vector<std::shared_ptr<const SteeringVector>>;
-Vectors build_vectors(const Discovery& discovery, const Sae& sae, const Recipe& recipe);
+Vectors build_vectors(const Discovery& discovery, const Sae& sae, const Recipe& recipe, size_t contents);
 
 // --- evaluation -----------------------------------------------------------------------------------------------------
 
@@ -171,7 +172,8 @@ struct Answer {
   std::string content_id, prompt, text, finish;
   Verdict verdict;
   TextQuality quality;
-  double perplexity = 0;  // of the answer under the unsteered model given the content-only prompt; 0: not measured
+  std::vector<int32_t> ids;  // the generated tokens
+  double perplexity = 0;     // of them under the unsteered model given the content-only prompt; 0: not measured
 };
 
 struct Share {  // a share with its n and Wilson 95 % interval
@@ -188,7 +190,7 @@ struct MethodResult {
   double vector_norm = 0;
   double perplexity = 0;                            // median over answers; 0: not measured
   double distinct2 = 0, repetition = 0, empty = 0;  // means
-  double quality = 0;                               // harmonic mean of strict share and fluency share
+  double quality = 0;                               // harmonic mean of the checker's share and the fluent share
   Json to_json() const;                             // keys of `saif eval --json` rows
 };
 
@@ -211,10 +213,18 @@ std::vector<MethodResult> evaluate(Engine& engine, std::span<const EvalRequest> 
                                    const Control& control,
                                    const std::function<void(size_t, const MethodResult&)>& on_result = {});
 
-// McNemar's exact test of two methods' strict verdicts on the same items.
+// Adds perplexities to results that were generated without: contents[c] is what answers[c] was given.
+void measure_perplexity(Engine& engine, std::span<MethodResult> results, std::span<const Content> contents,
+                        const Control& control);
+
+// Two methods' strict verdicts on the contents that both answered: McNemar's exact test, and how far the shares lie
+// apart.
 struct PairedTest {
-  int64_t only_first = 0, only_second = 0;
+  int64_t n = 0, only_first = 0, only_second = 0;
   double p = 1;
+  double difference = 0;  // share of the first - share of the second
+  Interval ci;            // of it (Newcombe); [-1, 1] without a shared content
+  Json to_json() const;   // "against_saif" of `saif eval --json`, the first being saif
 };
 PairedTest compare_strict(const MethodResult& a, const MethodResult& b);
 

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -32,15 +33,15 @@ class Study {
   virtual std::vector<Discovery> discoveries(const std::string& task = "") const = 0;
   virtual std::vector<std::string> tasks() const = 0;
 
-  // Cells: one (task, split, contents, recipe, decode options). key: a hash of all of them.
-  virtual bool has_cell(const std::string& key) const = 0;
-  virtual void save_cell(const std::string& key, const std::string& task, const std::string& split,
-                         const MethodResult& result) = 0;
-  virtual MethodResult cell(const std::string& key) const = 0;
+  // Cells: one (task, split, contents, recipe, conditions). key: a hash of all of them (cell_key).
   struct CellRow {
     std::string key, task, split;
-    MethodResult result;  // answers left out
+    Json conditions;      // cell_conditions; null in studies of saif before 0.2
+    MethodResult result;  // cells() leaves its answers out
   };
+  virtual bool has_cell(const std::string& key) const = 0;
+  virtual void save_cell(const CellRow& cell) = 0;  // replaces the one of the same key
+  virtual MethodResult cell(const std::string& key) const = 0;
   virtual std::vector<CellRow> cells(const std::string& task = "", const std::string& split = "") const = 0;
 
   // What a latent stands for: LatentExplanation::to_json with the SAE's hash as "sae_sha256". Replaces the one of the
@@ -49,8 +50,36 @@ class Study {
   virtual Json explanation(const std::string& task, const std::string& sae_sha256, int32_t index) const = 0;
 };
 
-std::string cell_key(const Task& task, const Recipe& recipe, std::span<const Content> contents,
-                     const EvalOptions& options, const std::string& model_sha256, const std::string& sae_sha256);
+// What answers depend on beside task, contents and recipe: the model and how it was loaded and prompted, decoding, the
+// grader.
+Json cell_conditions(const Engine& engine, const DecodeOptions& decode);
+// A hash of everything that determines a cell; of the vectors their values. Perplexity is none of it: it is added to a
+// cell that lacks it.
+std::string cell_key(const Task& task, const Recipe& recipe, const Vectors& vectors, std::span<const Content> contents,
+                     const Json& conditions);
+
+// Cells of one task on the same contents, in the order asked: those already in the study are read from it (and scored,
+// if options.perplexity and they were not), the others are answered in one call of the engine and stored as they
+// finish.
+struct CellRequest {
+  Recipe recipe;
+  Vectors vectors;
+};
+struct CellDone {
+  Study::CellRow row;     // with answers
+  bool computed = false;  // and not read from the study
+};
+std::vector<CellDone> run_cells(Study& study, Engine& engine, const Task& task, std::span<const CellRequest> requests,
+                                std::span<const Content> contents, const std::string& split, const EvalOptions& options,
+                                const Control& control);
+
+// Whether a setting is preferred: larger strict share; ties: loose, checker, then the smaller scale, then the smaller
+// k.
+bool better(const MethodResult& a, const MethodResult& b);
+// The best setting of a method among the cells that were run on the most contents (under these conditions, where not
+// null); none: the method was not swept.
+std::optional<Recipe> tuned_recipe(std::span<const Study::CellRow> tuning, const std::string& method,
+                                   const std::string& placement, const Json& conditions = {});
 
 struct SweepOptions {
   std::vector<int> k = {1, 5, 15, 30};
@@ -96,7 +125,7 @@ struct SweepOptions {
 
 struct SweepResult {
   std::vector<Study::CellRow> cells;  // on the tuning split
-  Recipe best;                        // largest strict on the tuning split; ties: smaller scale, then smaller k
+  Recipe best;                        // by `better`, on all tuning contents
   MethodResult best_tuning, best_test;
   int64_t computed = 0, reused = 0;  // cells
   Json to_json() const;

@@ -29,40 +29,29 @@ std::string title_of_task(const std::string& name) {
   }
 }
 
-// The tuned setting of a method: largest strict share among the cells on the most contents; ties: the weaker one.
-std::optional<Recipe> tuned(const std::vector<CellRow>& tuning, const std::string& method,
-                            const std::string& placement) {
-  const MethodResult* best = nullptr;
-  for (const CellRow& cell : tuning) {
-    const MethodResult& r = cell.result;
-    if (r.recipe.method != method || r.recipe.placement != placement) continue;
-    const auto rank = [](const MethodResult& m) {
-      return std::tuple(m.strict.n, m.strict.value(), m.loose.value(), -m.recipe.scale, -m.recipe.k);
-    };
-    if (!best || rank(r) > rank(*best)) best = &r;
-  }
-  return best ? std::optional(best->recipe) : std::nullopt;
-}
-
 struct TaskCells {
   std::string task, title;
   std::vector<CellRow> test, tuning;
   std::map<std::string, size_t> chosen;  // method key -> index in test
 };
 
+// Rows of one table were made alike: under the conditions of the cell evaluated last. The others are shown apart.
 TaskCells cells_of(const Study& study, const std::string& task) {
   TaskCells out{task, title_of_task(task), study.cells(task, "test"), study.cells(task, "tuning"), {}};
+  if (out.test.empty()) return out;
+  const Json conditions = out.test.back().conditions;
+  const auto alike = [&](const CellRow& cell) { return cell.conditions.dump() == conditions.dump(); };
   for (size_t i = 0; i < out.test.size(); ++i) {
-    if (out.test[i].result.strict.n == 0) continue;
+    if (out.test[i].result.strict.n == 0 || !alike(out.test[i])) continue;
     const auto [at, added] = out.chosen.emplace(key_of(out.test[i]), i);
     // Later cells replace earlier ones of as many prompts; a quick look at a few prompts replaces nothing.
     if (!added && out.test[i].result.strict.n >= out.test[at->second].result.strict.n) at->second = i;
   }
   for (const char* method : {"saif", "diffmean"}) {
-    const std::optional<Recipe> best = tuned(out.tuning, method, "post");
+    const std::optional<Recipe> best = tuned_recipe(out.tuning, method, "post", conditions);
     if (!best) continue;
     for (size_t i = 0; i < out.test.size(); ++i) {
-      if (recipe_text(out.test[i].result.recipe) == recipe_text(*best)) out.chosen[method] = i;
+      if (alike(out.test[i]) && recipe_text(out.test[i].result.recipe) == recipe_text(*best)) out.chosen[method] = i;
     }
   }
   return out;
@@ -76,9 +65,7 @@ bool same_prompts(const MethodResult& a, const MethodResult& b) {
 Json row_of(const MethodResult& result, const MethodResult* saif) {
   Json row = result.to_json();
   if (saif && !saif->answers.empty() && same_prompts(result, *saif)) {
-    const PairedTest test = compare_strict(*saif, result);
-    row["against_saif"] =
-        Json::object({{"only_saif", test.only_first}, {"only_this", test.only_second}, {"mcnemar_p", test.p}});
+    row["against_saif"] = compare_strict(*saif, result).to_json();
   }
   return row;
 }

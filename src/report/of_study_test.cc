@@ -24,9 +24,10 @@ class MemoryStudy : public Study {
   }
   std::vector<std::string> tasks() const override { return {"no_such_task"}; }
   bool has_cell(const std::string& key) const override { return !key.empty(); }
-  void save_cell(const std::string& key, const std::string& task, const std::string& split,
-                 const MethodResult& result) override {
-    cells_.push_back({key, task, split, result});
+  void save_cell(const CellRow& cell) override { cells_.push_back(cell); }
+  void save_cell(const std::string& key, const std::string& task, const std::string& split, const MethodResult& result,
+                 const Json& conditions = {}) {
+    cells_.push_back({key, task, split, conditions, result});
   }
   MethodResult cell(const std::string& key) const override {
     for (const CellRow& row : cells_) {
@@ -115,12 +116,33 @@ TEST(ReportOfStudy, TheTunedSettingStandsForSaifAndOthersAreMarked) {
   EXPECT_EQ(seen, (std::vector<std::string>{"none1", "prompt7", "prompt5", "saif8", "saif12x"}));
 }
 
+// Answers of 80 tokens beside answers of 40, say.
+TEST(ReportOfStudy, CellsMadeUnderOtherConditionsAreNoRowsOfTheTable) {
+  const Json now = Json::object({{"decode", "40 tokens"}}), other = Json::object({{"decode", "80 tokens"}});
+  MemoryStudy study;
+  study.save_cell("s80", kTask, "test", result_of("saif", 5, 9, 12), other);
+  study.save_cell("n80", kTask, "test", result_of("none", 5, 8, 12), other);
+  study.save_cell("t80", kTask, "tuning", result_of("saif", 5, 19, 20), other);
+  study.save_cell("t40", kTask, "tuning", result_of("saif", 3, 10, 20), now);
+  study.save_cell("s40", kTask, "test", result_of("saif", 3, 4, 12), now);
+  const Json report = report_of_study(study);
+  std::vector<std::string> seen;
+  for (const Json& row : report.at("tasks")[0].at("rows").items()) {
+    seen.push_back(row.at("method").as_string() + std::to_string(row.at("strict_hits").as_int()) +
+                   (row.contains("extra") ? "x" : ""));
+  }
+  EXPECT_EQ(seen, (std::vector<std::string>{"saif4", "saif9x", "none8x"}));
+}
+
 TEST(ReportOfStudy, PairedTestsAreAgainstSaif) {
   const Json report = report_of_study(full_study());
   const Json& rows = report.at("tasks")[0].at("rows");
   EXPECT_EQ(rows[0].at("against_saif").at("only_saif").as_int(), 7);
   EXPECT_EQ(rows[0].at("against_saif").at("only_this").as_int(), 0);
   EXPECT_DOUBLE_EQ(rows[0].at("against_saif").at("mcnemar_p").as_double(), mcnemar_exact(7, 0));
+  EXPECT_DOUBLE_EQ(rows[0].at("against_saif").at("difference").as_double(), 7.0 / 12);
+  const Interval ci = paired_difference_interval({1, 7, 0, 4});
+  EXPECT_DOUBLE_EQ(rows[0].at("against_saif").at("difference_ci")[0].as_double(), ci.low);
   EXPECT_FALSE(rows[3].contains("against_saif"));
 }
 

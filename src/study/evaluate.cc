@@ -91,38 +91,41 @@ void summarise(MethodResult& result) {
   }
   if (!perplexities.empty()) {
     std::sort(perplexities.begin(), perplexities.end());
-    result.perplexity = perplexities[perplexities.size() / 2];
+    const size_t n_of = perplexities.size();
+    result.perplexity = (perplexities[(n_of - 1) / 2] + perplexities[n_of / 2]) / 2;
   }
   const double success = result.checker.value();
   const double quality = n ? static_cast<double>(fluent) / static_cast<double>(n) : 0.0;
   result.quality = success + quality > 0 ? 2 * success * quality / (success + quality) : 0.0;
 }
 
-void add_perplexity(Engine& engine, std::span<const Job> jobs, std::span<const GenerateResult> generated,
-                    std::span<const Content> contents, std::vector<MethodResult>& results, const Control& control) {
+}  // namespace
+
+Interval Share::ci() const { return wilson_interval(hits, n); }
+
+void measure_perplexity(Engine& engine, std::span<MethodResult> results, std::span<const Content> contents,
+                        const Control& control) {
   std::vector<Engine::ScoreRequest> scored;
-  std::vector<std::pair<size_t, size_t>> where;
-  for (size_t j = 0; j < jobs.size(); ++j) {
-    if (generated[j].ids.empty()) continue;
-    for (const auto& [r, c] : jobs[j].uses) {
+  std::vector<Answer*> where;
+  for (MethodResult& result : results) {
+    for (size_t c = 0; c < result.answers.size(); ++c) {
+      Answer& answer = result.answers[c];
+      if (answer.ids.empty()) continue;
       Engine::ScoreRequest request;
       request.ids = prompt_ids(engine.tokenizer(), contents[c].text);  // the instruction is never shown here
       request.context = static_cast<int64_t>(request.ids.size());
-      request.ids.insert(request.ids.end(), generated[j].ids.begin(), generated[j].ids.end());
+      request.ids.insert(request.ids.end(), answer.ids.begin(), answer.ids.end());
       scored.push_back(std::move(request));
-      where.emplace_back(r, c);
+      where.push_back(&answer);
     }
   }
   const std::vector<Engine::Score> scores = engine.score(scored, {}, control);
   for (size_t i = 0; i < scores.size(); ++i) {
-    results[where[i].first].answers[where[i].second].perplexity =
+    where[i]->perplexity =
         std::exp(-scores[i].log_probability / static_cast<double>(std::max<int64_t>(scores[i].tokens, 1)));
   }
+  for (MethodResult& result : results) summarise(result);
 }
-
-}  // namespace
-
-Interval Share::ci() const { return wilson_interval(hits, n); }
 
 std::vector<MethodResult> evaluate(Engine& engine, std::span<const EvalRequest> requests,
                                    std::span<const Content> contents, const EvalOptions& options,
@@ -153,6 +156,7 @@ std::vector<MethodResult> evaluate(Engine& engine, std::span<const EvalRequest> 
       answer.content_id = contents[c].id;
       answer.prompt = jobs[j].message;
       answer.text = generated.text;
+      answer.ids = generated.ids;
       answer.finish = generated.finish;
       answer.verdict = judge_answer(*verifiers[r], generated.text);
       answer.quality = text_quality(generated.text);
@@ -161,28 +165,35 @@ std::vector<MethodResult> evaluate(Engine& engine, std::span<const EvalRequest> 
       if (on_result && !options.perplexity) on_result(r, results[r]);
     }
   };
-  const std::vector<GenerateResult> generated = engine.generate(generation, control, {}, on_done);
+  engine.generate(generation, control, {}, on_done);
   if (options.perplexity) {
-    add_perplexity(engine, jobs, generated, contents, results, control);
-    for (size_t r = 0; r < results.size(); ++r) {
-      summarise(results[r]);
-      if (on_result) on_result(r, results[r]);
-    }
+    measure_perplexity(engine, results, contents, control);
+    for (size_t r = 0; on_result && r < results.size(); ++r) on_result(r, results[r]);
   }
   return results;
 }
 
 PairedTest compare_strict(const MethodResult& a, const MethodResult& b) {
-  PairedTest out;
+  PairedCounts counts;
   std::map<std::string, bool> second;
   for (const Answer& answer : b.answers) second[answer.content_id] = answer.verdict.strict;
   for (const Answer& answer : a.answers) {
     const auto other = second.find(answer.content_id);
     if (other == second.end()) continue;
-    out.only_first += answer.verdict.strict && !other->second;
-    out.only_second += !answer.verdict.strict && other->second;
+    const bool first = answer.verdict.strict;
+    ++(first ? (other->second ? counts.both : counts.only_first)
+             : (other->second ? counts.only_second : counts.neither));
   }
-  out.p = mcnemar_exact(out.only_first, out.only_second);
+  PairedTest out{counts.both + counts.only_first + counts.only_second + counts.neither,
+                 counts.only_first,
+                 counts.only_second,
+                 mcnemar_exact(counts.only_first, counts.only_second),
+                 0,
+                 {-1, 1}};
+  if (out.n > 0) {
+    out.difference = static_cast<double>(counts.only_first - counts.only_second) / static_cast<double>(out.n);
+    out.ci = paired_difference_interval(counts);
+  }
   return out;
 }
 

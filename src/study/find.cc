@@ -338,7 +338,14 @@ void check_find(const Engine& engine, std::span<const std::shared_ptr<const Sae>
     refuse("max-density is " + Json(options.max_density).dump() + "; expected a share above 0, 1 for no limit");
   }
   parse_placements(options.placement);
-  checked_sites(engine, saes, options);
+  std::map<int, std::string> at_layer;
+  for (const Site& site : checked_sites(engine, saes, options)) {
+    const auto [other, added] = at_layer.emplace(site.layer, site.name());
+    if (!added) {
+      refuse("two SAEs at layer " + std::to_string(site.layer) + ", at " + other->second + " and at " + site.name() +
+             "; a setting names a layer, so make a study for each");
+    }
+  }
   if (contents.empty()) refuse("no content to find latents on");
 }
 

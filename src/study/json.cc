@@ -122,6 +122,15 @@ Discovery Discovery::from_json(const Json& json) {
   return out;
 }
 
+Json PairedTest::to_json() const {
+  return Json::object({{"n", n},
+                       {"only_saif", only_first},
+                       {"only_this", only_second},
+                       {"mcnemar_p", p},
+                       {"difference", difference},
+                       {"difference_ci", interval_json(ci)}});
+}
+
 Json MethodResult::to_json() const {
   Json out = Json::object({{"method", recipe.method},
                            {"layer", recipe.layer},

@@ -5,6 +5,7 @@
 #include <memory>
 #include <set>
 
+#include "base/hash.h"
 #include "base/rng.h"
 #include "saif/options.h"
 #include "saif/study.h"
@@ -59,9 +60,15 @@ std::vector<double> decode(const Sae& sae, const Choice& choice, double row_scal
   return v;
 }
 
+// The random numbers of a control: others for every task, site and method.
+Rng control_numbers(const Discovery& discovery, const Recipe& recipe) {
+  const std::string name = recipe.method + " " + discovery.task + " " + discovery.site + " " + discovery.placement;
+  return Rng(static_cast<uint64_t>(recipe.seed),
+             std::stoull(sha256_hex(std::string_view(name)).substr(0, 16), nullptr, 16));
+}
+
 // For each chosen latent another one that fires nearly as often with the instruction, drawn among the 20 nearest.
-std::vector<int32_t> random_peers(const Discovery& discovery, const std::vector<int32_t>& chosen, int64_t seed) {
-  Rng rng(static_cast<uint64_t>(seed), 0x7065657273);
+std::vector<int32_t> random_peers(const Discovery& discovery, const std::vector<int32_t>& chosen, Rng rng) {
   std::set<int32_t> taken(chosen.begin(), chosen.end());
   std::vector<int32_t> out;
   for (const int32_t j : chosen) {
@@ -81,8 +88,7 @@ std::vector<int32_t> random_peers(const Discovery& discovery, const std::vector<
   return out;
 }
 
-std::vector<double> random_direction(size_t d, int64_t seed) {
-  Rng rng(static_cast<uint64_t>(seed), 0x646972);
+std::vector<double> random_direction(size_t d, Rng rng) {
   std::vector<double> v(d);
   for (double& x : v) x = rng.normal();
   return v;
@@ -119,10 +125,10 @@ SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Re
     v = decode(sae, choice, discovery.row_scale);
     const double norm = norm_of(v);
     if (recipe.method == "random_latents") {
-      choice.latents = random_peers(discovery, choice.latents, recipe.seed);
+      choice.latents = random_peers(discovery, choice.latents, control_numbers(discovery, recipe));
       v = decode(sae, choice, discovery.row_scale);
     } else if (recipe.method == "random") {
-      v = random_direction(v.size(), recipe.seed);
+      v = random_direction(v.size(), control_numbers(discovery, recipe));
     }
     const double now = norm_of(v);
     if (now > 0) {
@@ -153,15 +159,17 @@ SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Re
   return out;
 }
 
-Vectors build_vectors(const Discovery& discovery, const Sae& sae, const Recipe& recipe) {
+Vectors build_vectors(const Discovery& discovery, const Sae& sae, const Recipe& recipe, size_t contents) {
   if (recipe.method == "none" || recipe.method == "prompt") return {};
-  const bool random = recipe.method == "random" || recipe.method == "random_latents";
-  if (random && recipe.draws < 1) {
-    throw Error(Errc::kInvalidArgument, "draws is " + std::to_string(recipe.draws) + "; expected 1 or more");
+  if (recipe.draws < 0) {
+    throw Error(Errc::kInvalidArgument,
+                "draws is " + std::to_string(recipe.draws) + "; expected 1 or more, or 0 for one per prompt");
   }
+  const bool random = recipe.method == "random" || recipe.method == "random_latents";
+  const size_t draws = recipe.draws == 0 ? contents : std::min(contents, static_cast<size_t>(recipe.draws));
   Vectors out;
   Recipe draw = recipe;
-  for (int i = 0; i < (random ? recipe.draws : 1); ++i, ++draw.seed) {
+  for (size_t i = 0; i < (random ? draws : 1); ++i, ++draw.seed) {
     out.push_back(std::make_shared<SteeringVector>(build_vector(discovery, sae, draw)));
   }
   return out;

@@ -126,12 +126,12 @@ TEST(Recipe, ControlsHaveSeveralDraws) {
   const auto sae = random_sae();
   Recipe r;
   r.draws = 4;
-  EXPECT_EQ(build_vectors(example(), *sae, r).size(), 1U);
+  EXPECT_EQ(build_vectors(example(), *sae, r, 9).size(), 1U);
   r.method = "prompt";
-  EXPECT_TRUE(build_vectors(example(), *sae, r).empty());
+  EXPECT_TRUE(build_vectors(example(), *sae, r, 9).empty());
   for (const char* method : {"random", "random_latents"}) {
     r.method = method;
-    const Vectors all = build_vectors(example(), *sae, r);
+    const Vectors all = build_vectors(example(), *sae, r, 9);
     ASSERT_EQ(all.size(), 4U);
     std::set<std::vector<float>> different;
     for (const auto& v : all) {
@@ -140,8 +140,32 @@ TEST(Recipe, ControlsHaveSeveralDraws) {
     }
     EXPECT_EQ(different.size(), 4U) << method;
   }
+  EXPECT_EQ(build_vectors(example(), *sae, r, 3).size(), 3U) << "more draws than prompts";
   r.draws = 0;
-  EXPECT_NE(message_of([&] { build_vectors(example(), *sae, r); }).find("1 or more"), std::string::npos);
+  EXPECT_EQ(build_vectors(example(), *sae, r, 9).size(), 9U) << "one for every prompt";
+  r.draws = -1;
+  EXPECT_NE(message_of([&] { build_vectors(example(), *sae, r, 9); }).find("1 or more"), std::string::npos);
+}
+
+// One direction that happens to do something would else count for every task.
+TEST(Recipe, ControlsOfDifferentTasksAndSitesAreDifferent) {
+  const auto sae = random_sae();
+  Recipe r;
+  r.method = "random";
+  Discovery here = example(), other_task = example(), other_site = example();
+  other_task.task = "german";
+  other_site.site = "blocks.2.hook_resid_post";
+  const std::vector<float> v = build_vector(here, *sae, r).vector;
+  EXPECT_EQ(build_vector(here, *sae, r).vector, v);
+  for (const Discovery* d : {&other_task, &other_site}) {
+    const std::vector<float> w = build_vector(*d, *sae, r).vector;
+    double product = 0, norms = 0;
+    for (size_t i = 0; i < v.size(); ++i) {
+      product += v[i] * w[i];
+      norms += v[i] * v[i];
+    }
+    EXPECT_LT(std::abs(product / norms), 0.99);
+  }
 }
 
 TEST(Recipe, RandomLatentsFireAsOftenAndAreOthers) {

@@ -15,7 +15,7 @@
 namespace saif {
 namespace {
 
-constexpr int kSchema = 1;
+constexpr int kSchema = 2;  // 2: cells have conditions
 
 [[noreturn]] void fail(sqlite3* db, const std::string& file, const std::string& action) {
   const int code = sqlite3_errcode(db);
@@ -69,6 +69,7 @@ Json answer_json(const Answer& a) {
                        {"distinct2", a.quality.distinct2},
                        {"repetition", a.quality.repetition},
                        {"empty", a.quality.empty},
+                       {"ids", Json(a.ids)},
                        {"perplexity", a.perplexity}});
 }
 
@@ -81,6 +82,9 @@ Answer answer_from(const Json& j) {
   a.verdict = {j.at("checker").as_bool(), j.at("strict").as_bool(), j.at("loose").as_bool()};
   a.quality = {j.at("words").as_int(), j.at("distinct2").as_double(), j.at("repetition").as_double(),
                j.at("empty").as_bool()};
+  if (const Json* ids = j.find("ids")) {
+    for (const Json& id : ids->items()) a.ids.push_back(static_cast<int32_t>(id.as_int()));
+  }
   a.perplexity = j.at("perplexity").as_double();
   return a;
 }
@@ -115,8 +119,9 @@ class SqliteStudy : public Study {
     const int flags = mode == Mode::kReadOnly ? SQLITE_OPEN_READONLY : SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE;
     if (sqlite3_open_v2(file_.c_str(), &db_, flags, nullptr) != SQLITE_OK) open_failed();
     sqlite3_busy_timeout(db_, 10000);
-    if (mode == Mode::kReadOnly) return;
     try {
+      schema_ = stored_schema();
+      if (mode == Mode::kReadOnly) return;
       execute("PRAGMA journal_mode=WAL");
       execute("PRAGMA synchronous=NORMAL");
       execute(
@@ -124,7 +129,8 @@ class SqliteStudy : public Study {
           " PRIMARY KEY(task, site, placement))");
       execute(
           "CREATE TABLE IF NOT EXISTS cells(key TEXT PRIMARY KEY, task TEXT, split TEXT, recipe TEXT, summary TEXT,"
-          " made INTEGER DEFAULT (strftime('%s','now')))");
+          " made INTEGER DEFAULT (strftime('%s','now')), conditions TEXT DEFAULT 'null')");
+      if (schema_ == 1) execute("ALTER TABLE cells ADD COLUMN conditions TEXT DEFAULT 'null'");
       execute(
           "CREATE TABLE IF NOT EXISTS answers(cell TEXT REFERENCES cells(key), number INTEGER, body TEXT,"
           " PRIMARY KEY(cell, number))");
@@ -132,6 +138,7 @@ class SqliteStudy : public Study {
           "CREATE TABLE IF NOT EXISTS explanations(task TEXT, sae TEXT, latent TEXT, body TEXT,"
           " PRIMARY KEY(task, sae, latent))");
       execute(("PRAGMA user_version=" + std::to_string(kSchema)).c_str());
+      schema_ = kSchema;
     } catch (...) {
       close();
       throw;
@@ -175,20 +182,22 @@ class SqliteStudy : public Study {
   bool has_cell(const std::string& key) const override {
     return Statement(db_, file_, "SELECT 1 FROM cells WHERE key = ?").bind(key).step();
   }
-  void save_cell(const std::string& key, const std::string& task, const std::string& split,
-                 const MethodResult& result) override {
+  void save_cell(const CellRow& cell) override {
+    const MethodResult& result = cell.result;
     execute("BEGIN IMMEDIATE");
     try {
-      Statement(db_, file_, "INSERT OR REPLACE INTO cells(key, task, split, recipe, summary) VALUES(?,?,?,?,?)")
-          .bind(key)
-          .bind(task)
-          .bind(split)
+      Statement(db_, file_,
+                "INSERT OR REPLACE INTO cells(key, task, split, conditions, recipe, summary) VALUES(?,?,?,?,?,?)")
+          .bind(cell.key)
+          .bind(cell.task)
+          .bind(cell.split)
+          .bind(cell.conditions.dump())
           .bind(options_to_json(result.recipe).dump())
           .bind(result.to_json().dump())
           .step();
       for (size_t i = 0; i < result.answers.size(); ++i) {
         Statement(db_, file_, "INSERT OR REPLACE INTO answers(cell, number, body) VALUES(?,?,?)")
-            .bind(key)
+            .bind(cell.key)
             .bind(std::to_string(i))
             .bind(answer_json(result.answers[i]).dump())
             .step();
@@ -210,14 +219,17 @@ class SqliteStudy : public Study {
     return out;
   }
   std::vector<CellRow> cells(const std::string& task, const std::string& split) const override {
+    const std::string conditions = schema_ < 2 ? "'null'" : "conditions";
     Statement query(db_, file_,
-                    "SELECT key, task, split, recipe, summary FROM cells WHERE (?1 = '' OR task = ?1) AND"
-                    " (?2 = '' OR split = ?2) ORDER BY rowid");
+                    ("SELECT key, task, split, " + conditions +
+                     ", recipe, summary FROM cells WHERE (?1 = '' OR task = ?1) AND (?2 = '' OR split = ?2)"
+                     " ORDER BY rowid")
+                        .c_str());
     query.bind(task).bind(split);
     std::vector<CellRow> out;
     while (query.step()) {
-      out.push_back({query.text(0), query.text(1), query.text(2),
-                     result_from(parse_json(query.text(3)).value(), parse_json(query.text(4)).value())});
+      out.push_back({query.text(0), query.text(1), query.text(2), parse_json(query.text(3)).value(),
+                     result_from(parse_json(query.text(4)).value(), parse_json(query.text(5)).value())});
     }
     return out;
   }
@@ -241,6 +253,15 @@ class SqliteStudy : public Study {
  private:
   void execute(const char* sql) {
     if (sqlite3_exec(db_, sql, nullptr, nullptr, nullptr) != SQLITE_OK) fail(db_, file_, "write");
+  }
+  // 0: a new file.
+  int stored_schema() {
+    Statement query(db_, file_, "PRAGMA user_version");
+    const int found = query.step() ? std::stoi(query.text(0)) : 0;
+    if (found <= kSchema) return found;
+    throw Error(Errc::kUnsupported, file_ + ": has layout " + std::to_string(found) + ", this saif knows " +
+                                        std::to_string(kSchema) +
+                                        " at most; read it with the newer saif that wrote it");
   }
   // One writer at a time: the lock lives as long as this object, and the system frees it when a process dies.
   void lock() {
@@ -267,26 +288,13 @@ class SqliteStudy : public Study {
   std::string folder_, file_;
   sqlite3* db_ = nullptr;
   int lock_ = -1;
+  int schema_ = 0;
 };
 
 }  // namespace
 
 std::unique_ptr<Study> Study::open(const std::string& folder, Mode mode) {
   return std::make_unique<SqliteStudy>(folder, mode);
-}
-
-std::string cell_key(const Task& task, const Recipe& recipe, std::span<const Content> contents,
-                     const EvalOptions& options, const std::string& model_sha256, const std::string& sae_sha256) {
-  Json ids = Json::array();
-  for (const Content& c : contents) ids.push_back(c.id + "\t" + c.text);
-  const Json all = Json::object({{"task", task.sha256},
-                                 {"recipe", options_to_json(recipe)},
-                                 {"contents", ids},
-                                 {"decode", options_to_json(options.decode)},
-                                 {"perplexity", options.perplexity},
-                                 {"model", model_sha256},
-                                 {"sae", sae_sha256}});
-  return sha256_hex(std::string_view(all.dump())).substr(0, 32);
 }
 
 }  // namespace saif

@@ -6,6 +6,7 @@
 #include <map>
 #include <set>
 
+#include "base/check.h"
 #include "base/rng.h"
 #include "saif/options.h"
 
@@ -21,16 +22,18 @@ class Runner {
          const EvalOptions& eval, const Control& control)
       : study_(study), engine_(engine), task_(task), eval_(eval), control_(control) {
     for (Discovery& d : study.discoveries(task.name)) {
-      for (const auto& sae : saes) {
-        if (sae->sha256() == d.sae_sha256) {
-          const auto key = std::make_pair(layer_of(d.site), d.placement);
-          saes_[key] = sae;
-          discoveries_.emplace(key, std::move(d));
-          break;
-        }
+      const auto sae =
+          std::find_if(saes.begin(), saes.end(), [&](const auto& s) { return s->sha256() == d.sae_sha256; });
+      if (sae == saes.end()) continue;
+      const Key key(layer_of(d.site), d.placement);
+      const auto [at, added] = sources_.emplace(key, Source{std::move(d), *sae});
+      if (!added) {
+        throw Error(Errc::kInvalidArgument, study.folder() + ": two SAEs of task " + task.name + " at layer " +
+                                                std::to_string(key.first) + ", one at " + at->second.discovery.site +
+                                                "; a setting names a layer, so make a study for each");
       }
     }
-    if (discoveries_.empty()) {
+    if (sources_.empty()) {
       throw Error(Errc::kNotFound, study.folder() + ": holds no discovery of task " + task.name +
                                        " for these SAEs; run saif find first");
     }
@@ -38,34 +41,20 @@ class Runner {
 
   std::vector<int> layers() const {
     std::set<int> out;
-    for (const auto& [key, d] : discoveries_) out.insert(key.first);
+    for (const auto& [key, source] : sources_) out.insert(key.first);
     return {out.begin(), out.end()};
   }
 
   // All recipes over the contents; those already in the study are read from it. Answers of the others share one call.
   std::vector<Study::CellRow> run(std::span<const Recipe> recipes, std::span<const Content> contents,
                                   const std::string& split) {
+    std::vector<CellRequest> requests;
+    for (const Recipe& recipe : recipes) requests.push_back({recipe, vectors_of(recipe, contents.size())});
     std::vector<Study::CellRow> out;
-    std::vector<EvalRequest> requests;
-    std::vector<size_t> where;
-    for (const Recipe& recipe : recipes) {
-      const std::string key = key_of(recipe, contents);
-      Study::CellRow& row = out.emplace_back(Study::CellRow{key, task_.name, split, {}});
-      const bool fresh = counted_.insert(key).second;  // later stages meet earlier cells again
-      if (study_.has_cell(key)) {
-        row.result = study_.cell(key);
-        reused += fresh;
-        continue;
-      }
-      requests.push_back({&task_, recipe, vectors_of(recipe)});
-      where.push_back(out.size() - 1);
-      ++computed;
+    for (CellDone& cell : run_cells(study_, engine_, task_, requests, contents, split, eval_, control_)) {
+      if (counted_.insert(cell.row.key).second) ++(cell.computed ? computed : reused);  // stages meet earlier cells
+      out.push_back(std::move(cell.row));
     }
-    if (requests.empty()) return out;
-    evaluate(engine_, requests, contents, eval_, control_, [&](size_t i, const MethodResult& result) {
-      study_.save_cell(out[where[i]].key, task_.name, split, result);
-      out[where[i]].result = result;
-    });
     return out;
   }
 
@@ -73,25 +62,18 @@ class Runner {
 
  private:
   using Key = std::pair<int, std::string>;
+  struct Source {
+    Discovery discovery;
+    std::shared_ptr<const Sae> sae;
+  };
 
-  const Discovery& discovery(const Recipe& recipe) const {
-    const auto found = discoveries_.find({recipe.layer, recipe.placement});
-    if (found != discoveries_.end()) return found->second;
+  Vectors vectors_of(const Recipe& recipe, size_t contents) const {
+    const auto found = sources_.find({recipe.layer, recipe.placement});
+    if (found != sources_.end()) return build_vectors(found->second.discovery, *found->second.sae, recipe, contents);
     std::string message = study_.folder() + ": no discovery of task " + task_.name + " at layer " +
                           std::to_string(recipe.layer) + " (placement " + recipe.placement + "); the study has layers";
     for (const int layer : layers()) message += " " + std::to_string(layer);
     throw Error(Errc::kNotFound, message);
-  }
-  Vectors vectors_of(const Recipe& recipe) const {
-    if (recipe.method == "none" || recipe.method == "prompt") return {};
-    const Discovery& d = discovery(recipe);
-    return build_vectors(d, *saes_.at({recipe.layer, recipe.placement}), recipe);
-  }
-  std::string key_of(const Recipe& recipe, std::span<const Content> contents) const {
-    const bool steered = recipe.method != "none" && recipe.method != "prompt";
-    // A vector follows from its discovery: another discovery is another cell.
-    const std::string source = steered ? discovery(recipe).to_json().dump() : "";
-    return cell_key(task_, recipe, contents, eval_, engine_.model().sha256(), source);
   }
 
   Study& study_;
@@ -99,19 +81,9 @@ class Runner {
   const Task& task_;
   EvalOptions eval_;
   const Control& control_;
-  std::map<Key, Discovery> discoveries_;
-  std::map<Key, std::shared_ptr<const Sae>> saes_;
+  std::map<Key, Source> sources_;
   std::set<std::string> counted_;
 };
-
-// Largest strict share; ties: loose, checker, then the weaker, then the smaller setting.
-bool better(const MethodResult& a, const MethodResult& b) {
-  if (a.strict.value() != b.strict.value()) return a.strict.value() > b.strict.value();
-  if (a.loose.value() != b.loose.value()) return a.loose.value() > b.loose.value();
-  if (a.checker.value() != b.checker.value()) return a.checker.value() > b.checker.value();
-  if (a.recipe.scale != b.recipe.scale) return a.recipe.scale < b.recipe.scale;
-  return a.recipe.k < b.recipe.k;
-}
 
 using Axis = std::pair<std::string, std::vector<Json>>;
 
@@ -176,6 +148,7 @@ std::vector<Recipe> draw(const Recipe& start, std::span<const Axis> axes, const 
 }
 
 const MethodResult& best_of(const std::vector<Study::CellRow>& cells) {
+  SAIF_CHECK(!cells.empty(), "the best of no cells");
   return std::min_element(cells.begin(), cells.end(),
                           [](const auto& a, const auto& b) { return better(a.result, b.result); })
       ->result;
@@ -186,6 +159,7 @@ void check_options(const SweepOptions& o) {
     throw Error(Errc::kInvalidArgument, "order \"" + o.order + "\" is unknown; expected coordinate, random or full");
   }
   if (o.trials < 1) throw Error(Errc::kInvalidArgument, "trials is " + std::to_string(o.trials) + "; at least 1");
+  if (o.rounds < 1) throw Error(Errc::kInvalidArgument, "rounds is " + std::to_string(o.rounds) + "; at least 1");
   if (o.method != "saif" && o.method != "diffmean") {
     throw Error(Errc::kInvalidArgument, "method \"" + o.method + "\" cannot be swept; expected saif or diffmean");
   }
