@@ -4,6 +4,7 @@
 --flags NAMES SWEEP.json: the flags of the sweep's best recipe.
 --around SWEEP.json: strengths around that of the best recipe.
 --table STUDY.json: the README's table, every method on the test split.
+--verdicts STUDY.json: where saif and the other methods differ there.
 --work DIR --tasks "a b" --out FILE: the committed study file: settings per task, grids, placements, claims with
 their figures.
 """
@@ -13,19 +14,12 @@ import json
 import os
 import sys
 
+import study_claims
+
 
 def read(path):
     with open(path, encoding="utf-8") as f:
         return json.load(f)
-
-
-def wilson(hits, n, z=1.959964):
-    if n == 0:
-        return [0.0, 1.0]
-    p = hits / n
-    middle = p + z * z / (2 * n)
-    half = z * ((p * (1 - p) / n + z * z / (4 * n * n)) ** 0.5)
-    return [(middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)]
 
 
 def best_recipe(path):
@@ -43,129 +37,22 @@ def around(path):
     return "--scale " + ",".join(f"{scale * factor:.3g}" for factor in (0.7, 1.0, 1.4))
 
 
-# --- claims of the paper ---------------------------------------------------------------------------------------------
-
-
-def pool(rows):
-    hits, n = sum(r["strict_hits"] for r in rows), sum(r["n"] for r in rows)
-    return hits, n, wilson(hits, n)
-
-
-def say(rows):
-    hits, n, (low, high) = pool(rows)
-    return f"{hits / n:.2f} [{low:.2f}, {high:.2f}] (n = {n})" if n else "not measured"
-
-
-def verdict(better, worse):
-    """confirmed when the interval of the better lies above that of the worse, not confirmed when below, else mixed."""
-    (_, _, a), (_, _, b) = pool(better), pool(worse)
-    if a[0] > b[1]:
-        return "confirmed"
-    if a[1] < b[0]:
-        return "not confirmed"
-    return "mixed"
-
-
-def evidence(shares):
-    return "; ".join(f"{name} {say(rows)}" for name, rows in shares.items())
-
-
-def best_share(shares, names):
-    return max(names, key=lambda name: pool(shares[name])[0] / max(pool(shares[name])[1], 1))
-
-
-def claim_of_k(sweeps, grids, ones):
-    """Each task's best cell for each k among all that the searches tried on as many contents: every k at a strength tuned
-    for it. Shares of the best of many cells are optimistic, alike for all k."""
-    shares = {}
-    for task, sweep in sweeps.items():
-        if task not in ones:
-            continue
-        cells = sweep["cells"] + grids.get(task, []) + ones[task]["cells"]
-        for k in (1, 5, 15, 30):
-            rows = [c for c in cells if c["k"] == k and c["n"] == 16]
-            if rows:
-                shares.setdefault(f"k = {k}", []).append(max(rows, key=lambda c: c["strict"]))
-    if "k = 1" not in shares or "k = 15" not in shares:
-        return []
-    return [{
-        "claim": "About fifteen latents are needed, one fails",
-        "verdict": verdict(shares["k = 15"], shares["k = 1"]),
-        "evidence": f"strict of the best layer, ranking and strength found for each k, {len(ones)} tasks, tuning split: "
-        + evidence(shares),
-    }]
-
-
-def claims_of_grids(grids):
-    """grids: {task: cells of layer x k at the task's best other settings}, tuning split, few contents each."""
-    cells = [c for rows in grids.values() for c in rows]
-    if not cells:
-        return []
-    layers = sorted({c["layer"] for c in cells})
-    layer_shares = {f"block {layer}": [c for c in cells if c["layer"] == layer and c["k"] == 15] for layer in layers}
-    last = f"block {layers[-1]}"
-    others = [name for name in layer_shares if name != last]
-    out = [{
-        "claim": "The last layer is decisive",
-        "verdict": verdict(layer_shares[last], layer_shares[best_share(layer_shares, others)]),
-        "evidence": f"strict at k = 15 over {len(grids)} tasks, at the strength tuned for the task's best block, tuning split: " + evidence(layer_shares),
-    }]
-    return out
-
-
-def claim_of_beta(sweeps):
-    """Cells of the last search over beta: they differ from the task's best recipe in nothing else."""
-    shares = {}
-    for sweep in sweeps.values():
-        best = sweep["best"]["recipe"]
-        same = lambda c: all(
-            c[name] == best[name.replace("_", "-")] for name in ("layer", "k", "scale", "rank", "decay", "op", "norm_preserving", "placement"))
-        by_beta = {}
-        for c in sweep["cells"]:
-            if same(c) and c["n"] > by_beta.get(c["beta"], {"n": 0})["n"]:
-                by_beta[c["beta"]] = c
-        if len(by_beta) > 1:
-            for beta, c in by_beta.items():
-                shares.setdefault(f"beta = {beta:g}", []).append(c)
-    if "beta = 0" not in shares or "beta = 1" not in shares:
-        return []
-    return [{
-        "claim": "One deviation above the mean (beta = 1) steers better than the mean (beta = 0)",
-        "verdict": verdict(shares["beta = 1"], shares["beta = 0"]),
-        "evidence": "strict, all else at the task's best, tuning split (strength was chosen with it): "
-        + evidence(dict(sorted(shares.items()))),
-    }]
-
-
-def claims(sweeps, grids, tests, pres, ones):
-    out = claims_of_grids(grids) + claim_of_k(sweeps, grids, ones) + claim_of_beta(sweeps)
-    shared = [task for task in sweeps if task in pres]
-    if shared:
-        shares = {"after": [sweeps[t]["best"]["test"] for t in shared], "before": [pres[t]["best"]["test"] for t in shared]}
-        out.append({
-            "claim": "Latents found with the instruction after the content steer better than with it before",
-            "verdict": verdict(shares["after"], shares["before"]),
-            "evidence": f"strict on the test split over {len(shared)} tasks, strength tuned for each: " + evidence(shares),
-        })
-    prompted = {name: [r for rows in tests.values() for r in rows if r["method"] == "prompt" and r["placement"] == p]
-                for name, p in (("after", "post"), ("before", "pre"))}
-    if all(prompted.values()):
-        out.append({
-            "claim": "Prompting with the instruction after the content works better than before",
-            "verdict": verdict(prompted["after"], prompted["before"]),
-            "evidence": f"strict on the test split over {sum(1 for rows in tests.values() if rows)} tasks: " + evidence(prompted),
-        })
-    return out
-
-
 # --- the study file --------------------------------------------------------------------------------------------------
 
 KEEP = ("layer", "k", "beta", "scale", "rank", "decay", "n",
-        "op", "norm_preserving", "strict", "strict_hits", "strict_ci", "checker", "perplexity")
+        "op", "norm_preserving", "strict", "strict_hits", "strict_ci", "checker", "perplexity", "against_saif")
+
+
+def rounded(value):
+    if isinstance(value, dict):
+        return {key: rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def slim(row):
-    return {key: round(row[key], 4) if isinstance(row[key], float) else row[key] for key in KEEP if key in row}
+    return {key: rounded(row[key]) for key in KEEP if key in row}
 
 
 def optional(work, name, key):
@@ -203,41 +90,29 @@ def collect(work, tasks, settings, metrics):
         return read(path) if os.path.exists(path) else None
 
     study = dict(settings, tasks=[], sweep=[], placement=[])
-    sweeps, grids, tests, pres, ones = {}, {}, {}, {}, {}
+    sweeps, grids, pres = {}, {}, {}
     for task in tasks:
         title = read(os.path.join("data", "tasks", task + ".json"))["title"]
-        sweep, own, grid = maybe(f"sweep-{task}"), maybe(f"diffmean-{task}"), maybe(f"grid-{task}")
+        sweep, grid, one, pre = (maybe(f"{name}-{task}") for name in ("sweep", "grid", "one", "pre"))
+        saif, diffmean, test = (read(os.path.join(work, f"{name}-{task}.json")) for name in ("final-saif", "final-diffmean", "test"))
         sweeps[task] = sweep
-        best = sweep["best"]
-        # Not swept: the block of the best latents, at the strength that is usual for it.
-        diffmean = own["best"]["recipe"] if own else dict(best["recipe"], method="diffmean", scale=1.5, decay=0.0)
-        entry = {"name": task, "saif": best["recipe"], "diffmean": diffmean,
-                 "tuning": slim(best["tuning"]), "test": slim(best["test"])}
-        if own:
-            entry["diffmean_test"] = slim(own["best"]["test"])
-        study["tasks"].append(entry)
+        study["tasks"].append({
+            "name": task, "saif": saif["best"]["recipe"], "diffmean": diffmean["best"]["recipe"],
+            "tuning": slim(saif["best"]["tuning"]), "test": slim(saif["best"]["test"]),
+            "controls": {r["method"] + ("_pre" if r["placement"] == "pre" else ""): slim(r) for r in test["rows"]}})
         cells = list(sweep["cells"])
         if grid:
             # A switch that a sweep tries both ways: only the way that won.
             norm = sweep["best"]["recipe"]["norm-preserving"]
             grids[task] = [c for c in grid["cells"] if c["norm_preserving"] == norm]
             cells += grid["cells"]
-        study["sweep"].append({"task": task, "title": title, "cells": [slim(c) for c in cells]})
-        one = maybe(f"one-{task}")
         if one:
-            ones[task] = one
-            study["sweep"][-1]["cells"] += [slim(c) for c in one["cells"]]
-        test = maybe(f"test-{task}")
-        tests[task] = test["rows"] if test else []
-        pre = maybe(f"pre-{task}")
+            cells += one["cells"]
+        study["sweep"].append({"task": task, "title": title, "cells": [slim(c) for c in cells]})
         if pre:
             pres[task] = pre
-        rows = placements(sweep, pre, tests[task])
-        if len(rows) > 1:
-            study["placement"].append({"task": task, "title": title, "rows": rows})
-        if test:
-            entry["controls"] = {r["method"] + ("_pre" if r["placement"] == "pre" else ""): slim(r) for r in test["rows"]}
-    study["claims"] = claims(sweeps, grids, tests, pres, ones)
+        study["placement"].append({"task": task, "title": title, "rows": placements(sweep, pre, test["rows"])})
+    study["claims"] = study_claims.claims(work, tasks, sweeps, grids, pres)
     study["training"] = training(metrics)
     return {key: value for key, value in study.items() if value != []}
 
@@ -252,9 +127,30 @@ def table(path):
         share = lambda row: f"{row['strict']:.2f}"
         low, high = c["saif"]["strict_ci"]
         rows.append(f"| {title} | {share(c['none'])} | {share(c['prompt'])} | **{share(c['saif'])}** [{low:.2f}, {high:.2f}] "
-                    f"| {share(task['diffmean_test'])} | {share(c['random'])} | {share(c['random_latents'])} "
+                    f"| {share(c['diffmean'])} | {share(c['random'])} | {share(c['random_latents'])} "
                     f"| {', '.join(str(round(c[m]['perplexity'])) for m in ('none', 'prompt', 'saif'))} |")
     return "\n".join(rows)
+
+
+def names_of(titles):
+    return ", ".join(titles[:-1]) + " and " + titles[-1] if len(titles) > 1 else titles[0] if titles else "no task"
+
+
+def verdicts(path):
+    """Where saif and another method differ on the same prompts: McNemar's p, Benjamini-Hochberg over the tasks, < .05."""
+    lines = []
+    tasks = read(path)["tasks"]
+    for method, name in (("prompt", "prompting"), ("diffmean", "a difference of means"), ("random", "a random direction"),
+                         ("random_latents", "random latents")):
+        rows = [(t["name"], t["controls"][method]["against_saif"]) for t in tasks]
+        ordered = sorted(rows, key=lambda row: row[1]["mcnemar_p"])
+        below = [i for i, (_, a) in enumerate(ordered) if a["mcnemar_p"] <= 0.05 * (i + 1) / len(ordered)]
+        found = ordered[:max(below) + 1] if below else []
+        ahead = [n for n, a in rows if (n, a) in found and a["difference"] > 0]
+        behind = [n for n, a in rows if (n, a) in found and a["difference"] < 0]
+        open_ = [n for n, a in rows if (n, a) not in found]
+        lines.append(f"against {name}: ahead on {names_of(ahead)}; behind on {names_of(behind)}; no difference shown on {names_of(open_)}")
+    return "\n".join(lines)
 
 
 def main():
@@ -262,6 +158,7 @@ def main():
     parser.add_argument("--flags", nargs=2, metavar=("NAMES", "SWEEP"))
     parser.add_argument("--around", metavar="SWEEP")
     parser.add_argument("--table", metavar="STUDY")
+    parser.add_argument("--verdicts", metavar="STUDY")
     parser.add_argument("--work")
     parser.add_argument("--tasks", default="")
     parser.add_argument("--metrics", help="what the training of the bundled SAEs reported, JSON lines")
@@ -274,6 +171,8 @@ def main():
         print(recipe_flags(args.flags[1], args.flags[0].split(",")))
     elif args.table:
         print(table(args.table))
+    elif args.verdicts:
+        print(verdicts(args.verdicts))
     elif args.around:
         print(around(args.around))
     else:

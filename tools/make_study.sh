@@ -32,7 +32,8 @@ for task in $tasks; do
 done
 for task in $tasks; do
   step "diffmean-$task" "$saif" sweep "$work/study" --task "$task" --method diffmean --layer 18,20,24,26 \
-    --scale 0.75,1,1.3,1.8 --decay 0,0.1,0.5 --op project,add --contents 16 --screen 5 --confirm 1 --rounds 1
+    --scale 0.75,1,1.3,1.8 --decay 0,0.1,0.5 --op project,add --norm-preserving --contents 16 --screen 5 --confirm 3 \
+    --rounds 2
 done
 
 # A single latent at strengths of its own, for the claim about k: the demo's settings have five or more, whose answers are
@@ -42,26 +43,34 @@ for task in $tasks; do
     --op project,add --norm-preserving --rank sensitivity,mean_difference --contents 16 --screen 5 --confirm 1
 done
 
-collect() {
-  python3 tools/collect_study.py --work "$work" --tasks "$tasks" --metrics models/smollm2-135m-instruct/metrics.jsonl \
-    --out data/studies/smollm2.json
-}
-collect
-
-# Layer by k at the best of the other settings; discovery before the content at strengths around the best; every method
-# and control at the best setting on the test split.
+# Layer by k at the best of the other settings; discovery before the content at strengths around the best.
+recipe="beta,scale,rank,decay,op,norm-preserving"
 for task in $tasks; do
   sweep=$work/sweep-$task.json
   # shellcheck disable=SC2046
   step "grid-$task" "$saif" sweep "$work/study" --task "$task" --order full --layer all --k 1,5,15,30,60 \
-    $(python3 tools/collect_study.py --flags beta,scale,rank,decay,op,norm-preserving "$sweep") --contents 16 --confirm 1
+    $(python3 tools/collect_study.py --flags "$recipe" "$sweep") --contents 16 --confirm 1
   # shellcheck disable=SC2046
   step "pre-$task" "$saif" sweep "$work/study" --task "$task" --order full --placement pre \
     $(python3 tools/collect_study.py --flags layer,k,beta,rank,decay,op,norm-preserving "$sweep") \
     $(python3 tools/collect_study.py --around "$sweep") --contents 24 --confirm 2
-  # shellcheck disable=SC2046
-  step "test-$task" "$saif" eval "$work/study" --task "$task" --split test --limit 150 \
-    --method none,prompt,prompt_pre,saif,random,random_latents \
-    $(python3 tools/collect_study.py --flags layer,k,beta,scale,rank,decay,op,norm-preserving "$sweep")
 done
-collect
+
+# A study of its own for the figures: the setting found for each method, then every method and control on the test split.
+echo "==> the chosen settings on the test split"
+[ -s "$work/final.json" ] ||
+  { "$saif" find --model smollm2 --task "${tasks// /,}" --contents 16 --variants 8 --out "$work/final" \
+    --json >"$work/final.tmp" && mv "$work/final.tmp" "$work/final.json"; }
+for task in $tasks; do
+  # shellcheck disable=SC2046
+  step "final-saif-$task" "$saif" sweep "$work/final" --task "$task" --order full --contents 16 --confirm 1 \
+    $(python3 tools/collect_study.py --flags "layer,k,$recipe" "$work/sweep-$task.json")
+  # shellcheck disable=SC2046
+  step "final-diffmean-$task" "$saif" sweep "$work/final" --task "$task" --method diffmean --order full --contents 16 \
+    --confirm 1 $(python3 tools/collect_study.py --flags layer,scale,decay,op,norm-preserving "$work/diffmean-$task.json")
+  step "test-$task" "$saif" eval "$work/final" --task "$task" --split test --limit 150 \
+    --method none,prompt,prompt_pre,saif,diffmean,random,random_latents
+done
+
+python3 tools/collect_study.py --work "$work" --tasks "$tasks" --metrics models/smollm2-135m-instruct/metrics.jsonl \
+  --out data/studies/smollm2.json
