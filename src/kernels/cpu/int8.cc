@@ -68,16 +68,18 @@ void Int8Linear::run(const RowSource& x, std::span<const LinearPart> parts) {
     for (int64_t t = 0; t < n_tasks; ++t) run_task(t, scratch_[0]);
     return;
   }
+  FirstError errors;
 #pragma omp parallel num_threads(threads)
   {
     TaskScratch& scratch = scratch_[static_cast<size_t>(omp_get_thread_num())];
     if (rows > 1) {
 #pragma omp for schedule(static)
-      for (int64_t r = 0; r < rows; ++r) round(r, scratch);
+      for (int64_t r = 0; r < rows; ++r) errors.run([&] { round(r, scratch); });
     }
 #pragma omp for schedule(dynamic, 1) nowait
-    for (int64_t t = 0; t < n_tasks; ++t) run_task(t, scratch);
+    for (int64_t t = 0; t < n_tasks; ++t) errors.run([&] { run_task(t, scratch); });
   }
+  errors.rethrow();
 }
 
 }  // namespace saif::cpu
