@@ -126,6 +126,11 @@ TEST_F(BadInput, Ids) {
   bad({"run", model_, "--ids", "1,two"}, 2, {"two", "1,2,3"});
   bad({"run", model_, "--ids", "1,,2"}, 2, {"--ids"});
   bad({"run", model_, "--ids", "99999999999999999999"}, 2, {"99999999999999999999"});
+  for (const char* id : {"4294967297", "-4294967295"}) {  // whose low halves are id 1
+    bad({"run", model_, "--ids", id}, 2, {id});
+    const std::string prompts = file("wide.jsonl", std::string("{\"ids\": [1, 2]}\n{\"ids\": [") + id + "]}\n");
+    bad({"run", model_, "--file", prompts}, 1, {prompts + ":2", id, "2147483647"});
+  }
   bad({"capture", model_, "--ids", "50", "--site", "logits", "--out", path("o")}, 1, {"50", "vocabulary"});
 }
 

@@ -311,8 +311,8 @@ TEST(GoldenStories, GreedyIdsOfEveryPrompt) {
   const Json about = read_json_file(shared_dir("data/models/stories260K/golden.json"));
   for (const Json& item : about.at("cases").items()) {
     std::vector<int32_t> prompt, expected;
-    for (const Json& id : item.at("prompt_ids").items()) prompt.push_back(static_cast<int32_t>(id.as_int()));
-    for (const Json& id : item.at("greedy").items()) expected.push_back(static_cast<int32_t>(id.as_int()));
+    for (const Json& id : item.at("prompt_ids").items()) prompt.push_back(id.as<int32_t>());
+    for (const Json& id : item.at("greedy").items()) expected.push_back(id.as<int32_t>());
     EXPECT_EQ(Sequence(forward, model->architecture()).greedy(prompt, static_cast<int64_t>(expected.size())), expected)
         << item.at("prompt").as_string();
   }

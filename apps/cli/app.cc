@@ -171,6 +171,14 @@ std::string format_table(const std::vector<std::vector<std::string>>& rows) {
   return out;
 }
 
+int32_t token_id(const Json& id, const std::string& where) {
+  try {
+    return id.as<int32_t>();
+  } catch (const Error& e) {
+    throw Error(e.code(), where + ": a token's id: " + e.what());
+  }
+}
+
 namespace {
 
 FilePrompt prompt_of(const Json& line, const std::string& where) {
@@ -178,7 +186,7 @@ FilePrompt prompt_of(const Json& line, const std::string& where) {
   if (line.is_object()) {
     if (const Json* ids = line.find("ids"); ids != nullptr && ids->is_array()) {
       FilePrompt out;
-      for (const Json& id : ids->items()) out.ids.push_back(static_cast<int32_t>(id.as_int()));
+      for (const Json& id : ids->items()) out.ids.push_back(token_id(id, where));
       if (!out.ids.empty()) return out;
     }
     text = line.find("prompt");

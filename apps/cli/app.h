@@ -84,6 +84,7 @@ struct FilePrompt {
 // Lines of a text file, or the "prompt", "text" or "ids" members of a .jsonl file. Throws Error naming file and line.
 std::vector<FilePrompt> read_prompts_or_ids(const std::string& path);
 std::vector<std::string> read_prompts(const std::string& path);  // the same, texts only
+int32_t token_id(const Json& id, const std::string& where);      // throws Error naming the place and the value
 std::vector<int32_t> parse_ids(const std::string& text);         // "1,2,3"
 
 }  // namespace saif::cli

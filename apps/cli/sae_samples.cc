@@ -24,7 +24,7 @@ std::vector<std::vector<int32_t>> read_samples(const std::string& path, const Js
   std::vector<std::vector<int32_t>> documents;
   for (const Json& ids : samples.at("documents").items()) {
     std::vector<int32_t>& document = documents.emplace_back();
-    for (const Json& id : ids.items()) document.push_back(static_cast<int32_t>(id.as_int()));
+    for (const Json& id : ids.items()) document.push_back(token_id(id, path));
   }
   return documents;
 }

@@ -1,9 +1,11 @@
 // A small JSON value: what configs, manifests, results and request bodies are made of.
-// Objects keep the order in which keys were added. Integers keep 64 bits. Not thread-safe while modified.
+// Objects keep the order in which keys were added. Integers keep 64 bits. Threads may read one at the same time;
+// nobody else may while it is modified.
 #pragma once
 
 #include <cstdint>
 #include <initializer_list>
+#include <limits>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -60,7 +62,19 @@ class Json {
 
   // Typed access: each throws Error{kBadFormat} naming what was found where another type was expected.
   bool as_bool() const;
-  int64_t as_int() const;    // also accepts a float that is integral
+  int64_t as_int() const;  // also accepts a float that is integral
+  // as_int() as a type that may hold less; a value outside its range is an error that names both.
+  template <typename T>
+    requires(std::is_integral_v<T> && !std::is_same_v<T, bool>)
+  T as() const {
+    const int64_t value = as_int();
+    if (!std::in_range<T>(value)) {
+      constexpr auto kMost = std::numeric_limits<T>::max();
+      out_of_range(static_cast<int64_t>(std::numeric_limits<T>::min()),
+                   std::in_range<int64_t>(kMost) ? static_cast<int64_t>(kMost) : INT64_MAX);
+    }
+    return static_cast<T>(value);
+  }
   double as_double() const;  // also accepts an integer
   const std::string& as_string() const;
   const Array& items() const;
@@ -83,6 +97,8 @@ class Json {
   std::string dump(int indent = -1) const;
 
  private:
+  [[noreturn]] void out_of_range(int64_t least, int64_t most) const;
+
   std::variant<std::monostate, bool, int64_t, double, std::string, Array, Object> value_;
 };
 

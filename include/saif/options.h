@@ -7,7 +7,7 @@
 //   };
 //
 // A visitor is called as v(name, reference, help) with bool, int, int64_t, float, double, std::string, or a std::vector
-// of int, double or std::string.
+// of int, double or std::string. describe() and the functions here touch the struct they are given and nothing else.
 #pragma once
 
 #include <string>
@@ -38,7 +38,7 @@ inline void assign(const Json& j, std::string& out) { out = j.as_string(); }
 template <typename T>
   requires(std::is_integral_v<T> && !std::is_same_v<T, bool>)
 void assign(const Json& j, T& out) {
-  out = static_cast<T>(j.as_int());
+  out = j.as<T>();
 }
 template <typename T>
   requires std::is_floating_point_v<T>
@@ -55,13 +55,21 @@ void assign(const Json& j, std::vector<T>& out) {
   }
 }
 
+[[noreturn]] void refuse_value(const char* name, const Error& why);
+
 struct FromJson {
   const Json& in;
   std::vector<std::string> names;
   template <typename T>
   void operator()(const char* name, T& value, const char*) {
     names.emplace_back(name);
-    if (const Json* j = in.find(name)) assign(*j, value);
+    const Json* j = in.find(name);
+    if (j == nullptr) return;
+    try {
+      assign(*j, value);
+    } catch (const Error& e) {
+      refuse_value(name, e);
+    }
   }
 };
 

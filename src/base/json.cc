@@ -145,6 +145,11 @@ int64_t Json::as_int() const {
   wrong_type(*this, "an integer");
 }
 
+void Json::out_of_range(int64_t least, int64_t most) const {
+  throw Error(Errc::kBadFormat, "JSON: found " + dump() + ", expected an integer from " + std::to_string(least) +
+                                    " to " + std::to_string(most));
+}
+
 double Json::as_double() const {
   if (is_int()) return static_cast<double>(std::get<int64_t>(value_));
   if (const double* d = std::get_if<double>(&value_)) return *d;

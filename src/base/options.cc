@@ -38,6 +38,10 @@ std::string nearest_name(std::string_view name, const std::vector<std::string>& 
 
 namespace internal {
 
+void refuse_value(const char* name, const Error& why) {
+  throw Error(why.code(), "\"" + std::string(name) + "\": " + why.what());
+}
+
 void refuse_unknown_keys(const Json& in, const std::vector<std::string>& known, const std::string& what) {
   for (const auto& [key, value] : in.members()) {
     if (std::find(known.begin(), known.end(), key) != known.end()) continue;

@@ -51,7 +51,7 @@ std::vector<int32_t> eos_ids(const Json& config, const std::string& path) {
       throw Error(Errc::kBadFormat,
                   path + ": \"eos_token_id\" is " + value->dump() + ", expected an id or a list of ids");
     }
-    ids.push_back(static_cast<int32_t>(id.as_int()));
+    ids.push_back(id.as<int32_t>());
   }
   return ids;
 }

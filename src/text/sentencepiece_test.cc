@@ -113,7 +113,7 @@ TEST(SentencePiece, GivesTheIdsOfTokenizerJson) {
     for (const char* name : {"text", "prompt_text"}) expect_same(*found, *expected, facts.at(name).as_string());
     for (const Json& check : facts.at("tokenizer_checks").items()) {
       Ids ids;
-      for (const Json& id : check.at("ids").items()) ids.push_back(static_cast<int32_t>(id.as_int()));
+      for (const Json& id : check.at("ids").items()) ids.push_back(id.as<int32_t>());
       EXPECT_EQ(found->encode(check.at("text").as_string(), {}), ids);
     }
     for (const std::string& text : tricky_texts()) expect_same(*found, *expected, text);

@@ -17,7 +17,7 @@ using Ids = std::vector<int32_t>;
 
 Ids ids_of(const Json& list) {
   Ids ids;
-  for (const Json& id : list.items()) ids.push_back(static_cast<int32_t>(id.as_int()));
+  for (const Json& id : list.items()) ids.push_back(id.as<int32_t>());
   return ids;
 }
 

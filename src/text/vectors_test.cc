@@ -53,7 +53,7 @@ TEST(Vectors, Gpt2) {
   vocabulary.data.pre = "gpt-2";
   const Json encoder = read_json_file(test::shared_dir("data/tokenizers/gpt2/encoder.json"));
   vocabulary.data.tokens.resize(encoder.size());
-  for (const auto& [text, id] : encoder.members()) vocabulary.data.tokens.at(static_cast<size_t>(id.as_int())) = text;
+  for (const auto& [text, id] : encoder.members()) vocabulary.data.tokens.at(id.as<size_t>()) = text;
   std::istringstream merges(read_file(test::shared_dir("data/tokenizers/gpt2/vocab.bpe")));
   std::string line;
   std::getline(merges, line);  // #version

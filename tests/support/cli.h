@@ -46,7 +46,7 @@ inline Json parsed(const std::string& text) {
 
 inline std::vector<int32_t> ids_of(const Json& list) {
   std::vector<int32_t> out;
-  for (const Json& id : list.items()) out.push_back(static_cast<int32_t>(id.as_int()));
+  for (const Json& id : list.items()) out.push_back(id.as<int32_t>());
   return out;
 }
 
