@@ -16,7 +16,8 @@
 
 namespace saif {
 
-// A change of activations at one site, shared by any number of rows. Immutable; called from one thread.
+// A change of activations at one site, shared by any number of rows. Immutable; an engine calls it on the thread that
+// called the engine, so engines of several threads may share it where apply() changes nothing but h.
 class RowEdit {
  public:
   virtual ~RowEdit() = default;
@@ -91,6 +92,9 @@ struct TokenCounts {
   int64_t computed = 0;  // rows that went through the model
 };
 
+// One call at a time: an engine owns the memory of its passes. A second call, from another thread or from a callback of
+// the first, throws kRefused. Threads that work side by side have an engine each; engines share the Model and the
+// Tokenizer. The accessors may be called from anywhere.
 class Engine {
  public:
   Engine(std::shared_ptr<const Model> model, std::shared_ptr<const Tokenizer> tokenizer, EngineOptions options = {});

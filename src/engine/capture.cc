@@ -59,6 +59,7 @@ void copy_shared(Engine::Capture& capture, const Trie& trie, bool last_only) {
 
 Engine::Capture Engine::capture(std::span<const std::vector<int32_t>> prompts, std::span<const Site> sites,
                                 bool last_only, const Control& control) {
+  const EngineUse use(impl_->in_use);
   const Architecture& architecture = model().architecture();
   Capture capture;
   capture.row_offsets.push_back(0);

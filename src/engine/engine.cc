@@ -28,6 +28,7 @@ const Tokenizer& Engine::tokenizer() const {
 
 std::vector<GenerateResult> Engine::generate(std::span<const GenerateRequest> requests, const Control& control,
                                              const OnToken& on_token, const OnDone& on_done) {
+  const EngineUse use(impl_->in_use);
   Generation generation(*impl_, requests, on_token, on_done);
   return generation.run(control);
 }

@@ -1,6 +1,7 @@
 // The parts behind Engine's interface: one file per job (generate.cc, observe.cc, score.cc).
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <span>
 #include <string>
@@ -23,6 +24,24 @@ struct EngineParts {
 
 struct Engine::Impl : EngineParts {
   using EngineParts::EngineParts;
+  std::atomic_flag in_use;
+};
+
+// Held by each call that runs the model. Throws kRefused when another call of the same engine has not returned.
+class EngineUse {
+ public:
+  explicit EngineUse(std::atomic_flag& in_use) : in_use_(in_use) {
+    if (in_use_.test_and_set(std::memory_order_acquire))
+      throw Error(Errc::kRefused,
+                  "this engine is in use by a call that has not returned: make one Engine per thread (they share the "
+                  "Model), and none of its calls from its own callbacks");
+  }
+  ~EngineUse() { in_use_.clear(std::memory_order_release); }
+  EngineUse(const EngineUse&) = delete;
+  EngineUse& operator=(const EngineUse&) = delete;
+
+ private:
+  std::atomic_flag& in_use_;
 };
 
 // Rows of logits that exist at a time when every row of a pass needs them: 256 x 49,152 floats are 50 MB.

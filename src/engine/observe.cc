@@ -133,6 +133,7 @@ Observed observe_trie(Forward& forward, const Architecture& architecture, std::s
 
 TokenCounts Engine::observe(std::span<const std::vector<int32_t>> prompts, Observer& observer,
                             const ObserveOptions& options, const Control& control) {
+  const EngineUse use(impl_->in_use);
   return observe_trie(impl_->forward, model().architecture(), prompts, observer, options, control).tokens;
 }
 

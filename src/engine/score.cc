@@ -98,6 +98,7 @@ Trie trie_of(const Architecture& architecture, std::span<const Engine::ScoreRequ
 
 std::vector<Engine::Score> Engine::score(std::span<const ScoreRequest> requests, std::span<const AppliedEdit> edits,
                                          const Control& control) {
+  const EngineUse use(impl_->in_use);
   const Architecture& architecture = model().architecture();
   check_requests(architecture, requests);
   check_edits(architecture, edits, "scoring");
