@@ -3,6 +3,7 @@
 
 #include <cmath>
 #include <sstream>
+#include <thread>
 
 #include "support/run_model.h"
 
@@ -447,6 +448,32 @@ TEST_F(StudyVerbs, ASecondFindAddsToTheStudy) {
   bytes[bytes.size() - 3] = static_cast<char>(bytes[bytes.size() - 3] ^ 1);
   write_file_atomically(copy + "/sae_weights.safetensors", bytes);
   bad(found(copy, task()), 1, {"another SAE at layer 1", "--out"});
+}
+
+// A folder's name reaches the browser as it is, whatever a shell would make of it.
+TEST_F(StudyVerbs, ReportOpensInTheBrowser) {
+  const std::string opened = path("opened"), odd = path("it's $(exit 1); a \"study\"");
+  std::filesystem::rename(study(), odd);
+  std::filesystem::create_directory(path("bin"));
+  // Written beside and renamed, so that the test never sees half of it; it lives on, and saif does not wait for it.
+  const std::string browser =
+      file("bin/xdg-open", "#!/bin/sh\nprintf '%s\\n' \"$@\" > '" + opened + ".part'\n/bin/mv '" + opened + ".part' '" +
+                               opened + "'\necho noise\n/bin/sleep 2\n");
+  std::filesystem::permissions(browser, std::filesystem::perms::owner_all);
+  const auto result = saif({"report", odd, "--open"}, {.environment = {{"PATH", path("bin")}}});
+  EXPECT_EQ(result.exit_code, 0) << result.err;
+  EXPECT_EQ(result.out, odd + "/report.html\n");
+  EXPECT_EQ(result.err.find("noise"), std::string::npos);
+  for (int i = 0; i < 5000 && !file_exists(opened); ++i) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  ASSERT_TRUE(file_exists(opened));
+  EXPECT_EQ(read_file(opened), odd + "/report.html\n");
+}
+
+TEST_F(StudyVerbs, ReportWithoutABrowserSaysWhatToDo) {
+  const std::string s = study();
+  const auto result = saif({"report", s, "--open"}, {.environment = {{"PATH", path("nowhere")}}});
+  expect_error(result, 1, {s + "/report.html is written", "xdg-open", "No such file", "install xdg-utils"});
+  EXPECT_TRUE(file_exists(s + "/report.html"));
 }
 
 }  // namespace

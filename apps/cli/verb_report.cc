@@ -1,4 +1,10 @@
-#include <cstdlib>
+#include <fcntl.h>
+#include <spawn.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
 
 #include "explaining.h"
 #include "verbs.h"
@@ -22,13 +28,36 @@ void explain_missing(const Context& context, const std::string& folder) {
       if (d.site != shown.at("site").as_string() || d.placement != shown.at("placement").as_string()) continue;
       std::vector<int32_t> missing;
       for (const Json& latent : shown.at("latents").items()) {
-        if (!latent.contains("explained")) missing.push_back(static_cast<int32_t>(latent.at("index").as_int()));
+        if (!latent.contains("explained")) missing.push_back(latent.at("index").as<int32_t>());
       }
       if (missing.empty()) continue;
       say(context, "explaining " + std::to_string(missing.size()) + " latents of " + task + " at " + d.site);
       explain_and_keep(context, open, task, {{&d, missing}}, "", {});
     }
   }
+}
+
+// In the user's browser, which is not waited for. The name is an argument of its own: no shell reads it.
+void open_in_browser(const std::string& path) {
+  std::string program = "xdg-open", page = std::filesystem::absolute(path);  // which no "-" begins
+  char* const argv[] = {program.data(), page.data(), nullptr};
+  posix_spawn_file_actions_t actions;
+  posix_spawnattr_t attributes;
+  posix_spawn_file_actions_init(&actions);
+  posix_spawnattr_init(&attributes);
+  posix_spawn_file_actions_addopen(&actions, STDIN_FILENO, "/dev/null", O_RDONLY, 0);
+  posix_spawn_file_actions_addopen(&actions, STDOUT_FILENO, "/dev/null", O_WRONLY, 0);
+  posix_spawn_file_actions_adddup2(&actions, STDOUT_FILENO, STDERR_FILENO);
+  posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETPGROUP);  // a group of its own: Ctrl-C here leaves it alone
+  posix_spawnattr_setpgroup(&attributes, 0);
+  pid_t child = 0;
+  const int failed = posix_spawnp(&child, program.c_str(), &actions, &attributes, argv, environ);
+  posix_spawnattr_destroy(&attributes);
+  posix_spawn_file_actions_destroy(&actions);
+  if (failed == 0) return;
+  throw Error(failed == ENOENT ? Errc::kNotFound : Errc::kIo,
+              path + " is written, but " + program + ", which opens it, cannot be run (" + std::strerror(failed) +
+                  "): install xdg-utils, or open the file in a browser yourself");
 }
 
 void report(const Context& context, const Options& o) {
@@ -43,9 +72,7 @@ void report(const Context& context, const Options& o) {
   } else {
     print_line(path);
   }
-  if (o.open && std::system(("xdg-open '" + path + "' >/dev/null 2>&1 &").c_str()) != 0) {
-    say(context, "no program to open it with was found");
-  }
+  if (o.open) open_in_browser(path);
 }
 
 }  // namespace
