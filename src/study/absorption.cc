@@ -215,6 +215,24 @@ Share sum_of(const std::vector<AbsorptionResult::Letter>& letters, Share Absorpt
   return out;
 }
 
+void check(const AbsorptionOptions& options) {
+  const auto refuse = [](const char* name, double value, const char* expected) {
+    throw Error(Errc::kInvalidArgument,
+                std::string("absorption: ") + name + " is " + Json(value).dump() + "; expected " + expected);
+  };
+  const auto share = [&](const char* name, double value) {
+    if (!(value >= 0 && value <= 1)) refuse(name, value, "a number from 0 to 1");
+  };
+  if (options.min_words < 2) refuse("min_words", options.min_words, "2 or more: a word to train on and one to test on");
+  if (options.words < options.min_words) refuse("words", options.words, "min_words or more");
+  if (!(options.test_share > 0 && options.test_share < 1)) {
+    refuse("test_share", options.test_share, "a share between 0 and 1");
+  }
+  share("cosine", options.cosine);
+  share("share", options.share);
+  share("split_gain", options.split_gain);
+}
+
 }  // namespace
 
 LetterWords words_of_vocabulary(const Tokenizer& tokenizer, const AbsorptionOptions& options,
@@ -233,7 +251,9 @@ LetterWords words_of_vocabulary(const Tokenizer& tokenizer, const AbsorptionOpti
     Rng rng(static_cast<uint64_t>(options.seed), static_cast<uint64_t>(letter));
     shuffle(words, rng);
     words.resize(std::min(words.size(), static_cast<size_t>(options.words)));
-    const auto tested = static_cast<size_t>(std::lround(options.test_share * static_cast<double>(words.size())));
+    const auto n = static_cast<int64_t>(words.size());  // both parts of them have a word
+    const auto tested = static_cast<size_t>(
+        std::clamp<int64_t>(std::lround(options.test_share * static_cast<double>(n)), 1, std::max<int64_t>(1, n - 1)));
     for (size_t i = 0; i < words.size(); ++i) {
       out.words.push_back(words[i].first);
       out.letter.push_back(letter);
@@ -268,6 +288,7 @@ AbsorptionResult absorption_of(const Sae& sae, Mat<const float> rows, const Lett
 
 AbsorptionResult first_letter_absorption(const Sae& sae, Engine& engine, const AbsorptionOptions& options,
                                          const Control& control) {
+  check(options);
   std::vector<int32_t> ids;
   const LetterWords words = words_of_vocabulary(engine.tokenizer(), options, ids);
   if (ids.empty()) return absorption_of(sae, {}, words, options);

@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include "base/rng.h"
+#include "support/engine_fixtures.h"
 #include "support/letter_tokenizer.h"
 
 namespace saif {
@@ -125,6 +126,45 @@ TEST(WordsOfVocabulary, WholeLowerCaseWordsOnly) {
     EXPECT_EQ(words.letter[i], 0);
   }
   EXPECT_EQ(std::count(words.test.begin(), words.test.end(), 1), 12);
+}
+
+// Six letters with three words each; shares that would leave one part of them empty.
+TEST(WordsOfVocabulary, BothPartsHaveAWord) {
+  std::vector<std::string> pieces;
+  for (char letter = 'a'; letter < 'g'; ++letter) {
+    for (const char* rest : {"one", "two", "six"}) pieces.push_back(std::string(" ") + letter + rest);
+  }
+  const test::LetterTokenizer tokenizer(pieces);
+  std::vector<int32_t> ids;
+  for (const auto& [share, tested] : {std::pair(0.01, 1), {0.5, 2}, {0.99, 2}}) {
+    const LetterWords words = words_of_vocabulary(tokenizer, {.words = 3, .min_words = 2, .test_share = share}, ids);
+    ASSERT_EQ(words.words.size(), 18U);
+    EXPECT_EQ(std::count(words.test.begin(), words.test.end(), 1), 6 * tested) << share;
+  }
+}
+
+TEST(FirstLetterAbsorption, ImpossibleOptionsAreRefused) {
+  SaeConfig config;
+  config.kind = SaeKind::kStandard;
+  config.d_in = config.d_out = config.d_sae = 24;
+  config.site = "blocks.1.hook_resid_post";
+  const auto zeros = [](std::vector<int64_t> shape) { return Tensor::zeros(DType::kF32, std::move(shape)); };
+  const auto sae = Sae::from_weights(config, {zeros({24, 24}), zeros({24}), zeros({24, 24}), zeros({24}), {}});
+  Engine engine(test::tiny(), test::letters());
+  const auto message_of = [&](const AbsorptionOptions& options) {
+    const Error e = test::error_of([&] { first_letter_absorption(*sae, engine, options, Control()); });
+    EXPECT_EQ(e.code(), Errc::kInvalidArgument);
+    return std::string(e.what());
+  };
+  EXPECT_EQ(message_of({.test_share = 1}), "absorption: test_share is 1.0; expected a share between 0 and 1");
+  EXPECT_EQ(message_of({.test_share = 0}), "absorption: test_share is 0.0; expected a share between 0 and 1");
+  EXPECT_NE(message_of({.test_share = std::nan("")}).find("test_share"), std::string::npos);
+  EXPECT_NE(message_of({.min_words = 1}).find("min_words is 1"), std::string::npos);
+  EXPECT_NE(message_of({.words = -3}).find("words is -3"), std::string::npos);
+  EXPECT_NE(message_of({.words = 10, .min_words = 11}).find("words is 10"), std::string::npos);
+  EXPECT_NE(message_of({.cosine = 1.5}).find("cosine is 1.5"), std::string::npos);
+  EXPECT_NE(message_of({.share = -0.1}).find("share is -0.1"), std::string::npos);
+  EXPECT_NE(message_of({.split_gain = -1}).find("split_gain"), std::string::npos);
 }
 
 }  // namespace
