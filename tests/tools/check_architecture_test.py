@@ -4,6 +4,7 @@ import importlib.util
 import tempfile
 import unittest
 from pathlib import Path
+from unittest import mock
 
 SCRIPT = Path(__file__).resolve().parents[2] / "tools" / "check_architecture.py"
 spec = importlib.util.spec_from_file_location("check_architecture", SCRIPT)
@@ -31,6 +32,30 @@ class ArchitectureTest(unittest.TestCase):
     def accepts(self, check, files):
         self.assertEqual(self.findings(check, files), [])
 
+    def test_tables_name_files_that_exist(self):
+        tree = {"include/saif/json.h": "", "src/base/json.cc": "", "src/kernels/cpu/dot.cc": ""}
+        third_party = {"nlohmann/*": ["src/base/json.cc"], "hwy/*": ["src/kernels/cpu/*"]}
+
+        def with_tables(check, headers, third_party, *words):
+            with mock.patch.object(arch, "PUBLIC_HEADERS", headers), mock.patch.object(arch, "THIRD_PARTY", third_party):
+                check(arch.check_tables, tree, *words)
+
+        with_tables(self.accepts, {"json.h": "base"}, third_party)
+        with_tables(self.refuses, {"json.h": "base", "report.h": "report"}, third_party, "include/saif/report.h",
+                    "check_architecture.py", "does not exist")
+        with_tables(self.refuses, {"json.h": "base"}, {**third_party, "mpi.h": ["src/sweep/mpi.cc"]}, "src/sweep/mpi.cc",
+                    "mpi.h", "does not exist")
+        with_tables(self.refuses, {"json.h": "base"}, {**third_party, "zlib.h": ["src/base/json.cc", "src/formats/*"]},
+                    "src/formats/*", "zlib.h")
+
+    def test_machine_belongs_to_the_study(self):
+        rooms = ROOMS + "saif_room(engine)\nsaif_room(study)\nsaif_room(sweep)\n"
+        files = {"CMakeLists.txt": rooms, "include/saif/machine.h": ""}
+        for room in ("engine", "text"):
+            self.refuses(arch.check_directions, {**files, f"src/{room}/a.cc": '#include "saif/machine.h"\n'}, "upward")
+        for room in ("study", "sweep"):
+            self.accepts(arch.check_directions, {**files, f"src/{room}/a.cc": '#include "saif/machine.h"\n'})
+
     def test_upward_include(self):
         files = {"src/tensor/a.h": "", "src/model/b.h": "", "include/saif/model.h": ""}
         self.refuses(arch.check_directions, {**files, "src/tensor/c.cc": '// first\n#include "model/b.h"\n'},
@@ -53,7 +78,7 @@ class ArchitectureTest(unittest.TestCase):
             "nlohmann/json.hpp": ("src/base/json.cc", "src/base/options.cc"),
             "oneapi/dnnl/dnnl.hpp": ("src/kernels/cpu/onednn.cc", "src/kernels/cpu/dot.cc"),
             "hwy/highway.h": ("src/kernels/cpu/dot.cc", "src/kernels/ref/dot.cc"),
-            "zlib.h": ("src/formats/npz.cc", "src/text/hf.cc"),
+            "zlib.h": ("src/formats/zip.cc", "src/formats/npz.cc"),
             "text/language_c.h": ("src/text/language.cc", "src/text/hf.cc"),
             "sqlite3.h": ("src/sweep/store.cc", "src/sweep/plan.cc"),
             "CLI/CLI.hpp": ("apps/cli/main.cc", "src/base/options.cc"),
