@@ -95,27 +95,13 @@ Mat<float> Forward::Impl::block(int layer, Mat<float> x) {
     pairs_to_halves(w.q, q);
     show(tap_q, q);
   }
-  pairs_to_halves(w.k, k);
-  show(ask(SiteKind::kK, layer), k);
-  show(ask(SiteKind::kV, layer), v);
-  norm_heads(w.k_norm, k);
-  rotate(layer, k);
-  store(layer, k, v);
+  finish_keys(layer, k, v);
   if (last) {
     x = gather(x, kept_residual_);
     h = gather(h, kept_normed_);
-    if (!queries_later) q = gather(q, z_);  // through z_, whose value is not there yet
     keep_rows();
     if (x.rows() == 0) return x;
-    if (queries_later) {
-      q = q_.take(x.rows(), d_queries);
-      linear(h, {part(w.q, q)});
-      pairs_to_halves(w.q, q);
-    } else {
-      const Mat<float> kept = q_.take(x.rows(), d_queries);
-      std::copy_n(q.data(), q.rows() * q.cols(), kept.data());
-      q = kept;
-    }
+    q = queries_later ? queries(w.q, h) : kept_queries(q);
   }
   norm_heads(w.q_norm, q);
   rotate(layer, q);
@@ -133,6 +119,30 @@ Mat<float> Forward::Impl::block(int layer, Mat<float> x) {
   mlp(layer, x, beside);
   show(ask(SiteKind::kResidPost, layer), x);
   return x;
+}
+
+Mat<float> Forward::Impl::queries(const LinearWeights& w, Mat<const float> h) {
+  const Mat<float> q = q_.take(h.rows(), arch.n_heads * arch.d_head);
+  linear(h, {part(w, q)});
+  pairs_to_halves(w, q);
+  return q;
+}
+
+Mat<float> Forward::Impl::kept_queries(Mat<float> q) {
+  const Mat<float> gathered = gather(q, z_);  // whose value is not there yet
+  const Mat<float> kept = q_.take(gathered.rows(), gathered.cols());
+  std::copy_n(gathered.data(), gathered.rows() * gathered.cols(), kept.data());
+  return kept;
+}
+
+void Forward::Impl::finish_keys(int layer, Mat<float> k, Mat<float> v) {
+  const BlockWeights& w = weights.blocks[static_cast<size_t>(layer)];
+  pairs_to_halves(w.k, k);
+  show(ask(SiteKind::kK, layer), k);
+  show(ask(SiteKind::kV, layer), v);
+  norm_heads(w.k_norm, k);
+  rotate(layer, k);
+  store(layer, k, v);
 }
 
 // The final norm and logits of the kept rows.

@@ -50,6 +50,9 @@ struct Forward::Impl {
   void begin(ForwardBatch& batch);
   Mat<float> embed();
   Mat<float> block(int layer, Mat<float> x);
+  Mat<float> queries(const LinearWeights& w, Mat<const float> h);
+  Mat<float> kept_queries(Mat<float> q);                    // of all rows, which it overwrites
+  void finish_keys(int layer, Mat<float> k, Mat<float> v);  // shown, normed, rotated, stored
   void attend(int layer, Mat<float> q, Mat<float> z);
   void show_pattern(const Tap& tap, const AttentionShape& shape, Mat<float> q, Mat<float> z);
   void mlp(int layer, Mat<float> x, Mat<const float> beside);
