@@ -1,5 +1,6 @@
 // Errors. The library never prints, aborts or exits: an operation that cannot go on throws saif::Error; an expected
 // outcome is a std::optional, or a Result<T> where the reason matters. Parsers of untrusted bytes return Result<T>.
+// Errors are plain values, which threads may hand to each other.
 #pragma once
 
 #include <optional>

@@ -1,5 +1,5 @@
 // What this machine can do (`saif doctor`), and how near saif comes to it (`saif bench`). Rates are measured, best of a
-// few short runs.
+// few short runs, on all cores: one measurement at a time.
 #pragma once
 
 #include <cstdint>
@@ -28,7 +28,7 @@ struct MachineReport {
 // it.
 MachineReport examine_machine(const Control& control, double seconds = 0.5);
 
-// The threads that parallel loops use; 0: all cores.
+// The threads that parallel loops begun by the calling thread use; 0: all cores.
 void use_threads(int n);
 
 struct BenchRow {

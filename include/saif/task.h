@@ -1,4 +1,5 @@
-// What a study is about: an instruction in many wordings, contents to act on, and where the instruction stands.
+// What a study is about: an instruction in many wordings, contents to act on, and where the instruction stands. Plain
+// values and functions of their arguments: any number of threads.
 #pragma once
 
 #include <cstdint>

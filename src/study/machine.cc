@@ -99,7 +99,7 @@ double gemm_gflops(Backend& backend, Matrices& m, Compute compute, double second
   return std::max(best, gflops(library));
 }
 
-// Sums of 64-bit words, in eight chains so that loads, not additions, are what takes time.
+// Sums of 64-bit words, in 64 chains so that loads, not additions, are what takes time.
 inline __attribute__((always_inline)) uint64_t sum_words(const uint64_t* p, int64_t n) {
   uint64_t sums[64] = {};
   for (int64_t i = 0; i < n; i += 64) {
