@@ -50,9 +50,9 @@ Plan read_plan(const Options& o) {
   plan.file = read_json_file(path);
   plan.find = options_from_json<FindOptions>(need(plan.file, "find", path), path + ": find");
   plan.eval.decode = options_from_json<DecodeOptions>(need(plan.file, "decode", path), path + ": decode");
-  plan.contents = o.contents > 0 ? o.contents : static_cast<int>(need(plan.file, "contents", path).as_int());
-  plan.prompted = o.prompted > 0 ? o.prompted : static_cast<int>(need(plan.file, "prompted", path).as_int());
-  plan.controls = o.controls > 0 ? o.controls : static_cast<int>(need(plan.file, "controls", path).as_int());
+  plan.contents = o.contents > 0 ? o.contents : need(plan.file, "contents", path).as<int>();
+  plan.prompted = o.prompted > 0 ? o.prompted : need(plan.file, "prompted", path).as<int>();
+  plan.controls = o.controls > 0 ? o.controls : need(plan.file, "controls", path).as<int>();
   for (const Json& entry : need(plan.file, "tasks", path).items()) {
     TaskPlan& t = plan.tasks.emplace_back();
     t.task = load_task(need(entry, "name", path + ": a task").as_string());

@@ -1,5 +1,5 @@
 // Statistics of shares, means and rankings. Pure functions; everything random takes a seed and is reproducible on any
-// thread count. Throws kInvalidArgument for impossible arguments.
+// thread count and thread-safe. Throws kInvalidArgument for impossible arguments.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,6 @@
 // The study: which latents an instruction switches on, vectors made of them, and what the vectors do.
-// Methods and equations: docs/method.md. Everything here is deterministic for given inputs, options and seed.
+// Methods and equations: docs/method.md. Everything here is deterministic for given inputs, options and seed. Functions
+// that take an Engine& use it from the calling thread, one at a time per engine; records are plain values.
 #pragma once
 
 #include <array>

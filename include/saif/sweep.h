@@ -6,6 +6,7 @@
 //   STUDY/report.html
 //
 // A killed run started again with the same options goes on where it was; nothing finished is computed twice.
+// A Study is for one thread at a time; several processes may read one that another writes.
 #pragma once
 
 #include <memory>

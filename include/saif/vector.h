@@ -1,6 +1,7 @@
 // Steering vectors and edits: what `--steer FILE[:SCALE]` applies.
 // The native file is safetensors: tensor `vector` float32 [d_model] and metadata saif.* (shared contract: saif.site
-// required, saif.op default "add", saif.positions default "generated").
+// required, saif.op default "add", saif.positions default "generated"). Vectors are plain values; an AppliedEdit is
+// immutable, and engines on several threads may share it.
 #pragma once
 
 #include <memory>

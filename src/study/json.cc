@@ -62,7 +62,7 @@ Json LatentStats::to_json() const {
 
 LatentStats LatentStats::from_json(const Json& json) {
   LatentStats out;
-  out.index = static_cast<int32_t>(json.at("index").as_int());
+  out.index = json.at("index").as<int32_t>();
   numbers(out, [&](const char* name, double& value) { value = json.at(name).as_double(); });
   out.ci = {json.at("ci")[0].as_double(), json.at("ci")[1].as_double()};
   for (const Json& f : json.at("flags").items()) out.flags.push_back(f.as_string());

@@ -83,7 +83,7 @@ Answer answer_from(const Json& j) {
   a.quality = {j.at("words").as_int(), j.at("distinct2").as_double(), j.at("repetition").as_double(),
                j.at("empty").as_bool()};
   if (const Json* ids = j.find("ids")) {
-    for (const Json& id : ids->items()) a.ids.push_back(static_cast<int32_t>(id.as_int()));
+    for (const Json& id : ids->items()) a.ids.push_back(id.as<int32_t>());
   }
   a.perplexity = j.at("perplexity").as_double();
   return a;
