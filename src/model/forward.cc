@@ -316,13 +316,13 @@ Mat<float> Forward::Impl::gather(Mat<float> x, Buffer& to) const {
 
 void Forward::Impl::place(int64_t position, bool is_long) {
   positions_.push_back(static_cast<int32_t>(position));
-  rope_rows_.push_back(static_cast<int32_t>(rope_context_ > 0 ? 2 * position + is_long : position));
+  rope_rows_.push_back(static_cast<int32_t>(2 * position + is_long));
 }
 
 void Forward::Impl::rotate(int layer, Mat<float> x) {
   if (arch.layers[static_cast<size_t>(layer)].rope.rotary_dim == 0) return;
   RopeCache& cache = rope_caches_[rope_of_layer_[static_cast<size_t>(layer)]];
-  backend->rope(x, arch.d_head, rope_rows_, cache.table(max_keys_));
+  backend->rope(x, arch.d_head, cache.has_long() ? rope_rows_ : positions_, cache.table(max_keys_));
 }
 
 // Of each head, value 2 i + p goes to p * d_head / 2 + i. Moving the product's few columns costs less than a copy of

@@ -109,7 +109,7 @@ struct Forward::Impl {
   std::vector<RowInfo> kept_info_;  // of kept rows
   std::span<const RowInfo> rows_;   // of the rows that exist now
   std::vector<int32_t> positions_;  // of all rows, then of the kept ones
-  std::vector<int32_t> rope_rows_;  // of the rotation's table, likewise
+  std::vector<int32_t> rope_rows_;  // likewise: of tables that have rows of long prompts
   int64_t max_keys_ = 0;
 
   std::vector<KvView> views_;
