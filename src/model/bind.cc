@@ -105,6 +105,7 @@ class Binder {
         unknown += (unknown.empty() ? "" : ", ") + tensor.name;
         continue;
       }
+      if (!it->copy_of.empty()) check_copy(tensor, it->copy_of);
       auto& [count, reason] = ignored[it->suffix];
       ++count;
       reason = it->reason;
@@ -124,6 +125,20 @@ class Binder {
   }
 
  private:
+  // Transformers 4 passes over the unembedding of a model that is said to be tied, 5 computes with it if it differs.
+  void check_copy(const SourceTensor& tensor, const std::string& of) const {
+    const SourceTensor* other = source_.find(of);
+    if (other == nullptr) return;
+    if (tensor.shape == other->shape && tensor.type == other->type) {
+      const GgmlTypeInfo& info = info_of(tensor.type);
+      const auto bytes = static_cast<size_t>(tensor.elements() / info.block) * info.block_bytes;
+      if (std::memcmp(tensor.data, other->data, bytes) == 0) return;
+    }
+    throw Error(Errc::kMismatch, "tie_word_embeddings is true, but " + tensor.name + " differs from " + of +
+                                     ": set tie_word_embeddings to false to use " + tensor.name +
+                                     ", or remove that tensor");
+  }
+
   const SourceTensor& find(const TensorSlot& slot) {
     const SourceTensor* tensor = source_.find(slot.name);
     if (tensor == nullptr) {

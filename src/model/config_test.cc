@@ -196,6 +196,7 @@ TEST(Tensors, MissingUnknownAndMisshapen) {
 TEST(Tensors, IgnoredOnesAreNoted) {
   TinyModel tiny;
   tiny.config["tie_word_embeddings"] = true;
+  tiny.tensors.at("lm_head.weight") = convert(tiny.tensors.at("model.embed_tokens.weight").view(), DType::kF32);
   tiny.tensors.emplace("model.layers.0.self_attn.rotary_emb.inv_freq", Tensor::zeros(DType::kF32, {3}));
   const auto model = load(tiny);
   std::string notes;
@@ -203,6 +204,20 @@ TEST(Tensors, IgnoredOnesAreNoted) {
   EXPECT_MENTIONS(notes, "rotary_emb.inv_freq");
   EXPECT_MENTIONS(notes, "lm_head.weight");
   EXPECT_EQ(model->weights().unembedding.data, model->weights().embedding.data);
+}
+
+TEST(Tensors, AnotherUnembeddingOfATiedModelIsRefused) {
+  TinyModel tiny;
+  tiny.config["tie_word_embeddings"] = true;
+  for (const char* part : {"tie_word_embeddings", "lm_head.weight", "model.embed_tokens.weight", "false"}) {
+    EXPECT_NE(refusal(tiny).find(part), std::string::npos) << refusal(tiny);
+  }
+  tiny.tensors.at("lm_head.weight") = convert(tiny.tensors.at("model.embed_tokens.weight").view(), DType::kF32);
+  EXPECT_EQ(refusal(tiny), "");
+  tiny.tensors.at("lm_head.weight").as<float>()[50 * 24 - 1] += 1;
+  EXPECT_NE(refusal(tiny), "");
+  tiny.tensors.erase("lm_head.weight");
+  EXPECT_EQ(refusal(tiny), "");
 }
 
 TEST(Tensors, LieWhereTheyAreWhenTheTypeAllows) {

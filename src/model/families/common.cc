@@ -247,15 +247,17 @@ void add_tensors(ModelPlan& plan, const TensorSource& tensors, int layer, const 
   }
 }
 
+void ignore_tied(ModelPlan& plan, const std::string& unembedding, const std::string& embedding) {
+  plan.ignored.push_back({unembedding, "tie_word_embeddings: the embedding serves", embedding});
+}
+
 void add_outer_tensors(ModelPlan& plan, const TensorSource& tensors, Bias norm_bias) {
   std::vector<NamedRole> roles = {{"model.embed_tokens", TensorRole::kEmbedding},
                                   {"model.norm", TensorRole::kFinalNorm, norm_bias}};
   if (!plan.arch.tied_embeddings) roles.push_back({"lm_head", TensorRole::kUnembedding});
   add_tensors(plan, tensors, -1, "", roles);
   plan.ignored.push_back({"rotary_emb.inv_freq", "computed from rope_theta"});
-  if (plan.arch.tied_embeddings) {
-    plan.ignored.push_back({"lm_head.weight", "tie_word_embeddings: the embedding serves"});
-  }
+  if (plan.arch.tied_embeddings) ignore_tied(plan, "lm_head.weight", "model.embed_tokens.weight");
 }
 
 std::vector<NamedRole> stacked_qkv(const Architecture& arch, const std::string& name, Bias bias, bool transposed) {

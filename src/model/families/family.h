@@ -58,6 +58,7 @@ struct TensorSlot {
 struct IgnoredTensors {
   std::string suffix;  // names that end so
   std::string reason;
+  std::string copy_of = "";  // must hold the same bytes as this tensor
 };
 
 struct ModelPlan {
@@ -120,6 +121,9 @@ struct NamedRole {
 };
 void add_tensors(ModelPlan& plan, const TensorSource& tensors, int layer, const std::string& prefix,
                  std::span<const NamedRole> roles);
+// The unembedding of a tied model, should the file hold one too: a copy of the embedding, or the model is refused,
+// since Transformers 4 computes with the embedding and 5 with it.
+void ignore_tied(ModelPlan& plan, const std::string& unembedding, const std::string& embedding);
 // Names of Transformers' model: embed_tokens, norm, lm_head (absent where tied), rotary_emb.inv_freq.
 void add_outer_tensors(ModelPlan& plan, const TensorSource& tensors, Bias norm_bias = Bias::kNone);
 // q, k, v stacked: rows of [n_heads * d_head], then twice [n_kv_heads * d_head].

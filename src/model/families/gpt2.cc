@@ -43,7 +43,7 @@ ModelPlan from_config(ConfigReader& config, const std::string& /*model_type*/, c
                                   {"ln_f", TensorRole::kFinalNorm, Bias::kRequired}};
   add_tensors(plan, tensors, -1, prefix, outer);
   if (!arch.tied_embeddings) plan.tensors.push_back({TensorRole::kUnembedding, -1, "lm_head.weight"});
-  if (arch.tied_embeddings) plan.ignored.push_back({"lm_head.weight", "tie_word_embeddings: the embedding serves"});
+  if (arch.tied_embeddings) ignore_tied(plan, "lm_head.weight", prefix + "wte.weight");
   plan.ignored.push_back({".attn.bias", "the causal mask"});
   plan.ignored.push_back({".attn.masked_bias", "the causal mask"});
   std::vector<NamedRole> roles = stacked_qkv(arch, "attn.c_attn", Bias::kRequired, true);

@@ -26,7 +26,7 @@ ModelPlan from_config(ConfigReader& config, const std::string& /*model_type*/, c
   add_tensors(plan, tensors, -1, "", outer);
   if (!arch.tied_embeddings) plan.tensors.push_back({TensorRole::kUnembedding, -1, "embed_out.weight"});
   if (!arch.tied_embeddings && tensors.find("embed_out.weight") == nullptr) plan.tensors.back().name = "lm_head.weight";
-  if (arch.tied_embeddings) plan.ignored.push_back({"embed_out.weight", "tie_word_embeddings: the embedding serves"});
+  if (arch.tied_embeddings) ignore_tied(plan, "embed_out.weight", "gpt_neox.embed_in.weight");
   for (const char* suffix : {".attention.bias", ".attention.masked_bias"}) {
     plan.ignored.push_back({suffix, "the causal mask"});
   }
