@@ -72,6 +72,11 @@ void ConfigReader::require(std::string_view key, const Json& only, std::string_v
                                       only.dump() + " is implemented (" + std::string(reason) + ")");
 }
 
+void ConfigReader::conflict(std::string_view key, const std::string& other, std::string_view todo) {
+  throw Error(Errc::kBadFormat, source_ + ": \"" + std::string(key) + "\" is " + must(key).dump().substr(0, 60) +
+                                    ", but " + other + ": " + std::string(todo));
+}
+
 void ConfigReader::fail(std::string_view key, const std::string& found, const std::string& expected) const {
   throw Error(Errc::kBadFormat, source_ + ": \"" + std::string(key) + "\" is " + found + ", expected " + expected);
 }

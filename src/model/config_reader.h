@@ -21,6 +21,8 @@ class ConfigReader {
   // The value, which counts as read; nullptr when the key is absent or null.
   const Json* find(std::string_view key);
   bool present(std::string_view key) { return find(key) != nullptr; }
+  // Not there at all: a null is there, and may say "none" where the default is something.
+  bool absent(std::string_view key) const { return object_.find(key) == nullptr; }
 
   // Throw kNotFound when the key is missing (and no fallback is given), kBadFormat when the value is of another type or
   // out of range. size: an integer in [1, 2^31).
@@ -34,6 +36,8 @@ class ConfigReader {
   void ignore(std::initializer_list<std::string_view> keys, std::string_view reason);
   // Present and another value than the only one that is implemented: kUnsupported with the reason.
   void require(std::string_view key, const Json& only, std::string_view reason);
+  // Two keys of which one would have to be passed over in silence. `other`: where the other one stands and its value.
+  [[noreturn]] void conflict(std::string_view key, const std::string& other, std::string_view todo);
   [[noreturn]] void fail(std::string_view key, const std::string& found, const std::string& expected) const;
 
   // Throws kUnsupported naming every key that was neither read nor ignored.

@@ -18,8 +18,9 @@ void read_common_keys(ConfigReader& config, std::string_view class_name) {
   config.ignore({"use_cache", "_attn_implementation_autoset", "_flash_attn_2_enabled", "pretraining_tp",
                  "chunk_size_feed_forward", "torchscript", "return_dict", "output_attentions", "output_hidden_states"},
                 "how Transformers runs, not what it computes");
-  config.ignore({"initializer_range", "attention_dropout", "hidden_dropout", "resid_pdrop", "attn_pdrop", "embd_pdrop",
-                 "classifier_dropout", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise"},
+  config.ignore({"initializer_range", "attention_dropout", "attention_probs_dropout_prob", "hidden_dropout",
+                 "hidden_dropout_prob", "resid_pdrop", "attn_pdrop", "embd_pdrop", "classifier_dropout",
+                 "output_router_logits", "router_aux_loss_coef", "router_jitter_noise"},
                 "training only");
   config.ignore({"bos_token_id", "eos_token_id", "pad_token_id", "unk_token_id", "sep_token_id"},
                 "read with the tokenizer");
@@ -32,7 +33,7 @@ void read_common_keys(ConfigReader& config, std::string_view class_name) {
   config.require("add_cross_attention", false, "decoders only");
   config.require("pruned_heads", Json::object(), "all heads are computed");
   config.require("rope_interleaved", false, "rotation pairs are halves of a head");
-  config.require("is_decoder", false, "what it says is about encoders");
+  config.ignore({"is_decoder"}, "these families' models are decoders whatever it says");
 }
 
 void read_dimensions(ConfigReader& config, Architecture& arch) {
@@ -61,140 +62,17 @@ void check_dimensions(const std::string& source, const Architecture& arch, const
   }
 }
 
-namespace {
-
-std::vector<float> read_divisors(ConfigReader& scaling, std::string_view key, int64_t n) {
-  const Json* value = scaling.find(key);
-  std::vector<float> out;
-  if (value != nullptr && value->is_array()) {
-    for (const Json& item : value->items()) {
-      if (!item.is_number() || item.as_double() <= 0) scaling.fail(key, item.dump(), "positive numbers");
-      out.push_back(static_cast<float>(item.as_double()));
-    }
-  }
-  if (static_cast<int64_t>(out.size()) != n) {
-    scaling.fail(key, std::to_string(out.size()) + " numbers", std::to_string(n) + ", one for each rotated pair");
-  }
-  return out;
-}
-
-// Transformers' _compute_yarn_parameters.
-void read_yarn(ConfigReader& scaling, const Architecture& arch, RopeSpec& rope) {
-  rope.original_context = scaling.size("original_max_position_embeddings", arch.context);
-  rope.factor =
-      scaling.number("factor", static_cast<double>(arch.context) / static_cast<double>(rope.original_context));
-  rope.beta_fast = scaling.number("beta_fast", 32.0);
-  rope.beta_slow = scaling.number("beta_slow", 1.0);
-  rope.truncate = scaling.boolean("truncate", true);
-  const double mscale = scaling.number("mscale", 0.0), mscale_all = scaling.number("mscale_all_dim", 0.0);
-  const auto magnitude = [&](double m) { return rope.factor <= 1 ? 1.0 : 0.1 * m * std::log(rope.factor) + 1.0; };
-  const double usual = mscale != 0 && mscale_all != 0 ? magnitude(mscale) / magnitude(mscale_all) : magnitude(1);
-  rope.attention_factor = scaling.number("attention_factor", usual);
-  if (rope.theta <= 1) scaling.fail("rope_theta", std::to_string(rope.theta), "more than 1 under yarn");
-}
-
-// LongRoPE (Ding et al. 2024, arXiv 2402.13753; Transformers' _compute_longrope_parameters).
-void read_longrope(ConfigReader& scaling, int64_t original, const Architecture& arch, RopeSpec& rope) {
-  rope.original_context = scaling.size("original_max_position_embeddings", original);
-  rope.frequency_divisors = read_divisors(scaling, "short_factor", rope.rotary_dim / 2);
-  rope.long_divisors = read_divisors(scaling, "long_factor", rope.rotary_dim / 2);
-  rope.factor = static_cast<double>(arch.context) / static_cast<double>(rope.original_context);
-  scaling.ignore({"factor"}, "follows from the contexts");
-  const double usual =
-      rope.factor <= 1 ? 1.0
-                       : std::sqrt(1 + std::log(rope.factor) / std::log(static_cast<double>(rope.original_context)));
-  rope.attention_factor = scaling.number("attention_factor", usual);
-}
-
-// The scaling fields, spelled alike in both versions but for the type's key. `original`: a config's own key.
-void read_scaling(ConfigReader& scaling, int64_t original, const Architecture& arch, RopeSpec& rope) {
-  std::string type = scaling.text("rope_type", scaling.text("type", "default"));
-  scaling.find("type");
-  if (type == "su") type = "longrope";  // its name in early Phi-3 files
-  if (type == "default") {
-    scaling.ignore({"original_max_position_embeddings", "factor"}, "not used by this rope_type");
-    return;
-  }
-  rope.scaling = type;
-  if (type == "linear" || type == "llama3") {
-    rope.factor = scaling.number("factor");
-    if (rope.factor < 1.0) scaling.fail("factor", std::to_string(rope.factor), "at least 1");
-  }
-  if (type == "linear") {
-    scaling.ignore({"original_max_position_embeddings"}, "not used by this rope_type");
-  } else if (type == "llama3") {
-    rope.low_freq_factor = scaling.number("low_freq_factor");
-    rope.high_freq_factor = scaling.number("high_freq_factor");
-    rope.original_context = scaling.size("original_max_position_embeddings");
-    if (rope.low_freq_factor <= 0 || rope.high_freq_factor <= rope.low_freq_factor) {
-      scaling.fail("high_freq_factor", std::to_string(rope.high_freq_factor),
-                   "more than low_freq_factor, which is above 0");
-    }
-  } else if (type == "yarn") {
-    read_yarn(scaling, arch, rope);
-  } else if (type == "longrope") {
-    read_longrope(scaling, original, arch, rope);
-  } else {
-    throw Error(Errc::kUnsupported,
-                scaling.source() + ": rope_type \"" + type +
-                    "\" is not implemented; implemented are default, linear, llama3, yarn, longrope");
-  }
-}
-
-int64_t rotated(ConfigReader& config, std::string_view key, const Architecture& arch, double fallback) {
-  const double partial = config.number(key, fallback);
-  const auto dim = static_cast<int64_t>(static_cast<double>(arch.d_head) * partial);
-  if (partial <= 0 || partial > 1 || dim < 2 || dim % 2 != 0) {
-    config.fail(key, std::to_string(partial),
-                "a share of the heads' width " + std::to_string(arch.d_head) + " that is even and not 0");
-  }
-  return dim;
-}
-
-}  // namespace
-
-RopeSpec read_rope_parameters(ConfigReader& parameters, const Architecture& arch, RopeDefaults defaults) {
-  RopeSpec rope;
-  rope.theta = parameters.number("rope_theta", defaults.theta);
-  if (rope.theta <= 0) parameters.fail("rope_theta", std::to_string(rope.theta), "a positive number");
-  rope.rotary_dim = rotated(parameters, "partial_rotary_factor", arch, defaults.partial);
-  read_scaling(parameters, arch.context, arch, rope);
-  parameters.finish();
-  return rope;
-}
-
-RopeSpec read_rope(ConfigReader& config, const Architecture& arch, RopeDefaults defaults) {
-  const bool has_theta = config.present("rope_theta");
-  RopeSpec rope;
-  rope.theta = config.number("rope_theta", defaults.theta);
-  if (rope.theta <= 0) config.fail("rope_theta", std::to_string(rope.theta), "a positive number");
-  const int64_t original = config.size("original_max_position_embeddings", arch.context);
-  if (config.present("rope_parameters")) {
-    if (config.present("rope_scaling")) {
-      throw Error(Errc::kBadFormat, config.source() + ": found rope_scaling and rope_parameters, expected one of them");
-    }
-    ConfigReader parameters = config.nested("rope_parameters");
-    defaults.partial = config.number("partial_rotary_factor", defaults.partial);
-    RopeSpec read = read_rope_parameters(parameters, arch, {rope.theta, defaults.partial});
-    if (has_theta && read.theta != rope.theta) {
-      config.fail("rope_theta", std::to_string(rope.theta),
-                  "rope_parameters' rope_theta " + std::to_string(read.theta));
-    }
-    return read;
-  }
-  rope.rotary_dim = rotated(config, "partial_rotary_factor", arch, defaults.partial);
-  ConfigReader scaling = config.nested("rope_scaling");
-  read_scaling(scaling, original, arch, rope);
-  scaling.finish();
-  return rope;
-}
-
 void set_layers(Architecture& arch, const RopeSpec& rope, int64_t window) {
   LayerSpec layer;
   layer.window = window;
   layer.rope = rope;
   layer.attention_scale = 1.0F / std::sqrt(static_cast<float>(arch.d_head));
   arch.layers.assign(static_cast<size_t>(arch.n_layers), layer);
+}
+
+int64_t read_window(ConfigReader& config, int64_t usual) {
+  if (config.absent("sliding_window")) return usual;
+  return config.present("sliding_window") ? config.size("sliding_window") : 0;
 }
 
 void check_experts(ConfigReader& config, const Architecture& arch, std::string_view count, std::string_view used) {
@@ -271,15 +149,14 @@ std::vector<NamedRole> stacked_qkv(const Architecture& arch, const std::string& 
 }
 
 std::string read_activation(ConfigReader& config, std::string_view key) {
-  static const std::map<std::string, std::string> kNames = {{"silu", "silu"},
-                                                            {"swish", "silu"},
-                                                            {"gelu", "gelu_erf"},
-                                                            {"gelu_new", "gelu_tanh"},
-                                                            {"gelu_pytorch_tanh", "gelu_tanh"},
-                                                            {"relu", "relu"}};
+  static const std::map<std::string, std::string> kNames = {
+      {"silu", "silu"},          {"swish", "silu"},          {"gelu", "gelu_erf"},
+      {"gelu_new", "gelu_tanh"}, {"gelu_fast", "gelu_tanh"}, {"gelu_pytorch_tanh", "gelu_tanh"},
+      {"relu", "relu"}};
   const std::string found = config.text(key);
   const auto it = kNames.find(found);
-  if (it == kNames.end()) config.fail(key, "\"" + found + "\"", "silu, gelu, gelu_new, gelu_pytorch_tanh or relu");
+  if (it == kNames.end())
+    config.fail(key, "\"" + found + "\"", "silu, gelu, gelu_new, gelu_fast, gelu_pytorch_tanh or relu");
   return it->second;
 }
 

@@ -90,13 +90,21 @@ void read_common_keys(ConfigReader& config, std::string_view class_name);
 void read_dimensions(ConfigReader& config, Architecture& arch);
 // Throws kBadFormat when the dimensions contradict each other or the tensors cannot be that many blocks.
 void check_dimensions(const std::string& source, const Architecture& arch, const TensorSource& tensors);
-// rope_theta, rope_scaling, partial_rotary_factor (Transformers 4) or rope_parameters (5), of heads arch.d_head wide.
+// What a family's Transformers class takes where the config is silent, and where it looks.
 struct RopeDefaults {
   double theta = 10000.0, partial = 1.0;
+  bool may_be_partial = false;  // a share of each head may turn; else another one than 1 is refused
+  int64_t original = 0;         // original_max_position_embeddings, which goes before the scaling's own; 0: none
+  const char* theta_key = "rope_theta";  // beside rope_parameters
+  const char* partial_key = "partial_rotary_factor";
 };
-RopeSpec read_rope(ConfigReader& config, const Architecture& arch, RopeDefaults defaults = {});
-// An object of rope_parameters; `source` names it in messages.
-RopeSpec read_rope_parameters(ConfigReader& parameters, const Architecture& arch, RopeDefaults defaults = {});
+// rope_theta, rope_scaling, partial_rotary_factor (Transformers 4) or rope_parameters (5), of heads arch.d_head wide.
+RopeSpec read_rope(ConfigReader& config, const Architecture& arch, const RopeDefaults& defaults = {});
+// Of one layer type, `parameters` an object within rope_parameters; theta_key may stand in `config` too.
+RopeSpec read_layer_rope(ConfigReader& config, ConfigReader& parameters, const Architecture& arch,
+                         const RopeDefaults& defaults);
+// sliding_window; null: 0, full attention; absent: the class's `usual`.
+int64_t read_window(ConfigReader& config, int64_t usual);
 // Throws, naming the keys, when more experts are chosen than there are, or when there are more than any model has.
 void check_experts(ConfigReader& config, const Architecture& arch, std::string_view count, std::string_view used);
 // All blocks alike, attention scaled by 1 / sqrt(d_head).

@@ -7,35 +7,64 @@
 namespace saif {
 namespace {
 
-// hidden_act of Gemma 1 files says "gelu" and means its tanh form; hidden_activation wins where both are there.
-std::string activation_of(ConfigReader& config) {
-  if (config.present("hidden_activation")) {
-    config.ignore({"hidden_act"}, "hidden_activation says it");
-    return read_activation(config, "hidden_activation");
-  }
-  if (!config.present("hidden_act")) return "gelu_tanh";
-  const std::string name = read_activation(config, "hidden_act");
-  return name == "gelu_erf" ? "gelu_tanh" : name;
+// Gemma 1 goes by hidden_act, whose "gelu" in the published files means its tanh form; 2 and 3 by hidden_activation.
+std::string activation_of(ConfigReader& config, int version) {
+  const char* key = version == 1 ? "hidden_act" : "hidden_activation";
+  config.ignore({version == 1 ? "hidden_activation" : "hidden_act"}, std::string(key) + " or its default says it");
+  if (!config.present(key)) return "gelu_tanh";
+  const std::string name = read_activation(config, key);
+  return version == 1 && name == "gelu_erf" ? "gelu_tanh" : name;
+}
+
+// Absent: what the class takes; null: none.
+float read_softcap(ConfigReader& config, std::string_view key, double usual) {
+  if (!config.absent(key) && !config.present(key)) return 0;
+  const double cap = config.number(key, usual);
+  if (cap < 0 || (cap == 0 && config.present(key))) config.fail(key, std::to_string(cap), "a positive number or null");
+  return static_cast<float>(cap);
 }
 
 bool every_other(int64_t layer, int64_t /*n*/) { return layer % 2 == 0; }
 bool all_but_every_nth(int64_t layer, int64_t n) { return (layer + 1) % n != 0; }
 
-// Local blocks rotate with a base of their own and without scaling.
+// Local blocks rotate with a base of their own and, in Transformers 4's spelling, without scaling.
 void read_gemma3_ropes(ConfigReader& config, Architecture& arch) {
-  const RopeDefaults global_defaults{1e6, 1.0}, local_defaults{1e4, 1.0};
+  const RopeDefaults global_defaults{.theta = 1e6}, local_defaults{.theta = 1e4, .theta_key = "rope_local_base_freq"};
+  if (config.present("original_max_position_embeddings")) {
+    config.fail("original_max_position_embeddings", "at the top level",
+                "it where the scaling is: Transformers passes over it here");
+  }
   RopeSpec global, local;
   ConfigReader parameters = config.nested("rope_parameters");
-  if (parameters.present("full_attention") || parameters.present("sliding_attention")) {
+  if (config.present("rope_parameters")) {
+    if (config.present("rope_scaling")) {
+      config.fail("rope_scaling", "beside rope_parameters", "one of them");
+    }
     ConfigReader full = parameters.nested("full_attention"), sliding = parameters.nested("sliding_attention");
-    global = read_rope_parameters(full, arch, global_defaults);
-    local = read_rope_parameters(sliding, arch, local_defaults);
+    if (parameters.present("rope_type") || parameters.present("rope_theta")) {
+      config.fail("rope_parameters", "not by layer type",
+                  "full_attention and sliding_attention in it: Transformers passes over what is beside them");
+    }
     parameters.finish();
-    config.ignore({"rope_theta", "rope_local_base_freq"}, "rope_parameters says it");
+    global = read_layer_rope(config, full, arch, global_defaults);
+    local = read_layer_rope(config, sliding, arch, local_defaults);
   } else {
+    if (ConfigReader scaling = config.nested("rope_scaling");
+        scaling.present("type") && !scaling.present("rope_type")) {
+      scaling.fail("type", scaling.find("type")->dump(), "\"rope_type\": Transformers 5 passes over \"type\" here");
+    }
     global = read_rope(config, arch, global_defaults);
     local.theta = config.number("rope_local_base_freq", local_defaults.theta);
+    if (local.theta <= 0) config.fail("rope_local_base_freq", std::to_string(local.theta), "a positive number");
     local.rotary_dim = arch.d_head;
+  }
+  if (global.scaling == "longrope" && local.scaling == "longrope" &&
+      global.original_context != local.original_context) {
+    throw Error(Errc::kUnsupported, config.source() + ": rope_parameters: full_attention and sliding_attention have " +
+                                        std::to_string(global.original_context) + " and " +
+                                        std::to_string(local.original_context) +
+                                        " as original_max_position_embeddings; only one length is implemented at which "
+                                        "prompts begin to be long");
   }
   for (LayerSpec& layer : arch.layers) layer.rope = layer.window > 0 ? local : global;
 }
@@ -85,21 +114,21 @@ ModelPlan from_config(ConfigReader& config, const std::string& model_type, const
   arch.norm_eps = static_cast<float>(config.number("rms_norm_eps", 1e-6));
   arch.norm_offset = 1.0F;
   arch.tied_embeddings = config.boolean("tie_word_embeddings", true);
-  arch.activation = activation_of(config);
+  arch.activation = activation_of(config, version);
   arch.post_norms = version > 1;
   check_dimensions(config.source(), arch, tensors);
   set_layers(arch, {});
   if (version > 1) {
-    if (config.present("attn_logit_softcapping")) {
-      arch.attention_softcap = static_cast<float>(config.number("attn_logit_softcapping"));
+    if (version == 2) {
+      arch.attention_softcap = read_softcap(config, "attn_logit_softcapping", 50.0);
+    } else {
+      config.ignore({"attn_logit_softcapping"}, "Transformers' Gemma 3 does not apply it");
     }
-    if (config.present("final_logit_softcapping")) {
-      arch.logit_softcap = static_cast<float>(config.number("final_logit_softcapping"));
-    }
+    arch.logit_softcap = read_softcap(config, "final_logit_softcapping", version == 2 ? 30.0 : 0.0);
     config.ignore({"cache_implementation"}, "how Transformers runs, not what it computes");
-    const int64_t window = config.size("sliding_window", 4096);
-    const int64_t n = config.size("sliding_window_pattern", config.size("_sliding_window_pattern", 6));
-    config.find("_sliding_window_pattern");
+    // Written by Transformers, which reads layer_types or the key without the underscore.
+    config.ignore({"_sliding_window_pattern"}, "layer_types or sliding_window_pattern say it");
+    const int64_t window = read_window(config, 4096), n = config.size("sliding_window_pattern", 6);
     read_layer_types(config, arch, window, version == 2 ? every_other : all_but_every_nth, n);
   }
   if (version == 3) {

@@ -4,6 +4,21 @@
 namespace saif {
 namespace {
 
+// Transformers' class passes over the keys that other families have.
+void check_passed_over(ConfigReader& config, const Architecture& arch, const RopeSpec& rope) {
+  constexpr std::string_view kTodo =
+      "GPT-NeoX is read by rotary_emb_base and rotary_pct or by rope_parameters; remove it";
+  if (config.number("rope_theta", rope.theta) != rope.theta) {
+    config.conflict("rope_theta", "\"rotary_emb_base\" (or its default) is " + Json(rope.theta).dump(), kTodo);
+  }
+  if (!config.present("partial_rotary_factor")) return;
+  const auto width = static_cast<double>(arch.d_head);
+  if (static_cast<int64_t>(config.number("partial_rotary_factor") * width) != rope.rotary_dim) {
+    const Json turned(static_cast<double>(rope.rotary_dim) / width);
+    config.conflict("partial_rotary_factor", "\"rotary_pct\" (or its default) is " + turned.dump(), kTodo);
+  }
+}
+
 ModelPlan from_config(ConfigReader& config, const std::string& /*model_type*/, const TensorSource& tensors) {
   ModelPlan plan;
   Architecture& arch = plan.arch;
@@ -17,8 +32,9 @@ ModelPlan from_config(ConfigReader& config, const std::string& /*model_type*/, c
   arch.tied_embeddings = config.boolean("tie_word_embeddings", false);
   arch.activation = read_activation(config, "hidden_act");
   check_dimensions(config.source(), arch, tensors);
-  const RopeDefaults old_keys{config.number("rotary_emb_base", 10000.0), config.number("rotary_pct", 0.25)};
-  set_layers(arch, read_rope(config, arch, old_keys));
+  const RopeSpec rope = read_rope(config, arch, {10000.0, 0.25, true, 0, "rotary_emb_base", "rotary_pct"});
+  check_passed_over(config, arch, rope);
+  set_layers(arch, rope);
   const Bias attention = config.boolean("attention_bias", true) ? Bias::kRequired : Bias::kNone;
 
   const NamedRole outer[] = {{"gpt_neox.embed_in", TensorRole::kEmbedding},

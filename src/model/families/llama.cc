@@ -26,8 +26,7 @@ ModelPlan from_config(ConfigReader& config, const std::string& model_type, const
   arch.tied_embeddings = config.boolean("tie_word_embeddings", false);
   arch.activation = read_activation(config, "hidden_act");
   check_dimensions(config.source(), arch, tensors);
-  set_layers(arch, read_rope(config, arch),
-             mistral && config.present("sliding_window") ? config.size("sliding_window") : 0);
+  set_layers(arch, read_rope(config, arch), mistral ? read_window(config, 4096) : 0);
   if (granite) read_granite_scales(config, arch);
   const Bias attention = !mistral && config.boolean("attention_bias", false) ? Bias::kRequired : Bias::kNone;
   const Bias mlp = !mistral && config.boolean("mlp_bias", false) ? Bias::kRequired : Bias::kNone;

@@ -17,8 +17,7 @@ ModelPlan from_config(ConfigReader& config, const std::string& /*model_type*/, c
   arch.d_expert = arch.d_mlp;
   check_experts(config, arch, "num_local_experts", "num_experts_per_tok");
   check_dimensions(config.source(), arch, tensors);
-  const int64_t window = config.present("sliding_window") ? config.size("sliding_window") : 0;
-  set_layers(arch, read_rope(config, arch, {1e6, 1.0}), window);
+  set_layers(arch, read_rope(config, arch, {.theta = 1e6}), read_window(config, 0));
   for (LayerSpec& layer : arch.layers) layer.experts = true;
 
   add_outer_tensors(plan, tensors);

@@ -24,7 +24,7 @@ ModelPlan from_config(ConfigReader& config, const std::string& /*model_type*/, c
   arch.tied_embeddings = config.boolean("tie_word_embeddings", false);
   arch.activation = read_activation(config, "hidden_act");
   check_dimensions(config.source(), arch, tensors);
-  set_layers(arch, read_rope(config, arch), config.present("sliding_window") ? config.size("sliding_window") : 0);
+  set_layers(arch, read_rope(config, arch, {.may_be_partial = true, .original = 4096}), read_window(config, 0));
   add_outer_tensors(plan, tensors);
   std::vector<NamedRole> roles = stacked_qkv(arch, "self_attn.qkv_proj", Bias::kNone);
   roles.push_back({"input_layernorm", TensorRole::kLn1});

@@ -9,9 +9,12 @@ namespace {
 // Sliding windows from max_window_layers on, where they are in use at all.
 void read_windows(ConfigReader& config, Architecture& arch, bool by_layer) {
   const bool in_use = config.boolean("use_sliding_window", false);
-  const int64_t window = config.present("sliding_window") ? config.size("sliding_window") : 0;
-  const int64_t first =
-      config.present("max_window_layers") ? config.find("max_window_layers")->as_int() : arch.n_layers;
+  const int64_t window = read_window(config, 4096);
+  int64_t first = 28;
+  if (const Json* layers = config.find("max_window_layers"); layers != nullptr) {
+    if (!layers->is_int() || layers->as_int() < 0) config.fail("max_window_layers", layers->dump(), "an integer");
+    first = layers->as_int();
+  }
   if (!in_use || window == 0) {
     read_layer_types(
         config, arch, 0, [](int64_t, int64_t) { return false; }, 0);

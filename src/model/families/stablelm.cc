@@ -17,7 +17,7 @@ ModelPlan from_config(ConfigReader& config, const std::string& /*model_type*/, c
   arch.tied_embeddings = config.boolean("tie_word_embeddings", false);
   arch.activation = read_activation(config, "hidden_act");
   check_dimensions(config.source(), arch, tensors);
-  set_layers(arch, read_rope(config, arch, {10000.0, 0.25}));
+  set_layers(arch, read_rope(config, arch, {.partial = 0.25, .may_be_partial = true}));
   const Bias qkv = config.boolean("use_qkv_bias", false) ? Bias::kRequired : Bias::kNone;
   add_outer_tensors(plan, tensors, Bias::kRequired);
   std::vector<NamedRole> roles = {
