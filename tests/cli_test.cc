@@ -258,6 +258,16 @@ TEST_F(Output, InspectTokenizer) {
   EXPECT_EQ(json({"inspect", model_}).at("kind").as_string(), "tokenizer");
 }
 
+TEST_F(Output, CaptureOfIdsNeedsNoTokenizer) {
+  ASSERT_TRUE(std::filesystem::remove(model_ + "/tokenizer.json"));
+  const std::string out = path("ids.safetensors"), lines = path("ids.jsonl");
+  write_file_atomically(lines, "{\"ids\": [3, 4, 5]}\n");
+  good({"capture", model_, "--ids", "3,4,5", "--site", "logits", "--out", out});
+  EXPECT_EQ(SafetensorsFile::open(out).at("logits").shape[0], 3);
+  good({"capture", model_, "--file", lines, "--site", "logits", "--out", out});
+  bad({"capture", model_, "-p", "a", "--site", "logits", "--out", out}, 1, {"tokenizer.json"});
+}
+
 class Outside : public Cli {};
 
 TEST_F(Outside, GoldenSitesThroughCapture) {

@@ -14,30 +14,41 @@ struct Options {
   bool no_special = false;
 };
 
-std::vector<std::vector<int32_t>> gather(const Options& o, const Tokenizer& tokenizer) {
-  std::vector<std::vector<int32_t>> prompts;
-  if (!o.ids.empty()) prompts.push_back(parse_ids(o.ids));
-  std::vector<FilePrompt> given;
-  for (const std::string& text : o.prompts) given.push_back({text, {}});
-  if (!o.file.empty()) std::ranges::move(read_prompts_or_ids(o.file), std::back_inserter(given));
-  for (auto& [text, ids] : given) {
-    if (ids.empty()) ids = tokenizer.encode(text, {.add_special = !o.no_special});
-    prompts.push_back(std::move(ids));
-  }
+std::vector<FilePrompt> gather(const Options& o) {
+  std::vector<FilePrompt> prompts;
+  if (!o.ids.empty()) prompts.push_back({"", parse_ids(o.ids)});
+  for (const std::string& text : o.prompts) prompts.push_back({text, {}});
+  if (!o.file.empty()) std::ranges::move(read_prompts_or_ids(o.file), std::back_inserter(prompts));
   if (prompts.empty()) throw UsageError("capture: give a prompt with -p, --file or --ids");
   return prompts;
+}
+
+// A tokenizer is looked for only where there is text.
+std::vector<std::vector<int32_t>> encode(std::vector<FilePrompt> prompts, const Options& o, const Model& model) {
+  std::shared_ptr<const Tokenizer> tokenizer;
+  std::vector<std::vector<int32_t>> ids;
+  for (FilePrompt& prompt : prompts) {
+    if (prompt.ids.empty()) {
+      if (tokenizer == nullptr) tokenizer = Tokenizer::load(model.path());
+      prompt.ids = tokenizer->encode(prompt.text, {.add_special = !o.no_special});
+    }
+    ids.push_back(std::move(prompt.ids));
+  }
+  return ids;
 }
 
 void capture(const Context& context, const Options& o) {
   if (o.positions != "all" && o.positions != "last") {
     throw UsageError("--positions is \"" + o.positions + "\"; expected all or last");
   }
-  const Loaded loaded = load_engine(o.model, o.load);
-  const int n_layers = static_cast<int>(loaded.model->architecture().n_layers);
+  std::vector<FilePrompt> given = gather(o);
+  const std::shared_ptr<const Model> model = Model::load(o.model, o.load);
+  const int n_layers = static_cast<int>(model->architecture().n_layers);
   std::vector<Site> sites;
   for (const std::string& name : o.sites) sites.push_back(Site::parse(name, n_layers));
-  const auto prompts = gather(o, *loaded.tokenizer);
-  const Engine::Capture captured = loaded.engine->capture(prompts, sites, o.positions == "last", context.control);
+  const auto prompts = encode(std::move(given), o, *model);
+  Engine engine(model, nullptr);
+  const Engine::Capture captured = engine.capture(prompts, sites, o.positions == "last", context.control);
 
   std::vector<NamedTensor> tensors;
   Json shapes = Json::object();
@@ -47,7 +58,7 @@ void capture(const Context& context, const Options& o) {
   }
   tensors.push_back(
       {"row_offsets", {DType::kI64, {static_cast<int64_t>(captured.row_offsets.size())}, captured.row_offsets.data()}});
-  write_tensor_file(o.out, tensors, {{"saif.model", loaded.model->name()}, {"saif.dtype", loaded.model->dtype()}});
+  write_tensor_file(o.out, tensors, {{"saif.model", model->name()}, {"saif.dtype", model->dtype()}});
   if (context.json) return print_json(Json::object({{"tensors", shapes}}));
   std::vector<std::vector<std::string>> rows = {{"site", "shape"}};
   for (const auto& [name, shape] : shapes.members()) rows.push_back({name, shape.dump()});
