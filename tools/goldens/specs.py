@@ -163,6 +163,8 @@ _YARN = dict(factor=4.0, original_max_position_embeddings=64)
 _YARN_MSCALE = dict(factor=8.0, original_max_position_embeddings=32, beta_fast=4.0, beta_slow=0.5, mscale=0.5,
                     mscale_all_dim=1.0)
 _LLAMA3 = dict(factor=8.0, low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=32)
+_FACTOR = dict(short_factor=[1.0, 1.4, 2.1, 3.3], long_factor=[2.0, 3.0, 4.0, 5.0],
+               original_max_position_embeddings=256)
 LLAMA = [
     _llama("llama_linear", (24, 2, 3, 3, 32, True), ["positions divided by 4; tied"],
            {"no rope scaling": rope(), "factor 2": rope("linear", factor=2.0)}, **rope("linear", factor=4.0)),
@@ -189,6 +191,11 @@ LLAMA = [
            {"no attention biases": zeroed_biases("self_attn"), "no o_proj bias": zeroed_biases("o_proj"),
             "no MLP biases": zeroed_biases("mlp"), "no down_proj bias": zeroed_biases("down_proj")},
            head_dim=10, attention_bias=True, mlp_bias=True, **rope()),
+    _llama("llama_longrope_factor", (24, 2, 3, 1, 32, False),
+           ["LongRoPE with `factor`: cos and sin are multiplied by sqrt(1 + ln(17) / ln(256)), although the contexts are "
+            "alike"],
+           {"factor of the contexts": rope("longrope", 100.0, **_FACTOR, factor=1.0),
+            "no rope scaling": rope(theta=100.0)}, **rope("longrope", 100.0, **_FACTOR, factor=17.0)),
 ]
 
 
@@ -233,6 +240,8 @@ def _gemma3_rope(scaling):
                                 "sliding_attention": {"rope_type": "default", "rope_theta": 100.0}}}
 
 
+_GLOBAL_LONGROPE = dict(rope_type="longrope", short_factor=[1.0, 1.3, 1.9, 2.6], long_factor=[2.0, 3.0, 4.0, 5.0],
+                        original_max_position_embeddings=64, attention_factor=1.2)
 GEMMA = [
     Spec("gemma3_text_linear", "gemma3_text",
          {**shape(24, 3, 3, 1, 28, False), "rms_norm_eps": 1e-3, "head_dim": 10, "query_pre_attn_scalar": 20,
@@ -245,6 +254,19 @@ GEMMA = [
               "sliding_attention": {"rope_type": "linear", "factor": 4.0, "rope_theta": 100.0}}},
           "no window": _layers("full", 3), "window 6": {"sliding_window": 6}, "window 8": {"sliding_window": 8},
           "query_pre_attn_scalar = head_dim": {"query_pre_attn_scalar": 10}}, pattern=2),
+    Spec("gemma3_text_longrope", "gemma3_text",
+         {**shape(24, 3, 3, 1, 28, True), "rms_norm_eps": 1e-3, "head_dim": 8, "query_pre_attn_scalar": 8,
+          "sliding_window": 7, "sliding_window_pattern": 2, **_gemma3_rope(_GLOBAL_LONGROPE)},
+         ["LongRoPE in layer 1 alone, which is global, with an attention_factor of 1.2; layers 0 and 2 are local and turn "
+          "at their positions as they are; tied"],
+         {"no rope scaling": _gemma3_rope({"rope_type": "default"}),
+          "local layers at twice the position": {"rope_parameters": {
+              "full_attention": {"rope_theta": 1000.0, **_GLOBAL_LONGROPE},
+              "sliding_attention": {"rope_type": "longrope", "rope_theta": 100.0, "short_factor": [0.5] * 4,
+                                    "long_factor": [0.5] * 4, "attention_factor": 1.0,
+                                    "original_max_position_embeddings": 64}}},
+          "no attention factor": _gemma3_rope({**_GLOBAL_LONGROPE, "attention_factor": 1.0})},
+         {"embed_tokens": 0.2}, pattern=2),
     Spec("gemma2_caps", "gemma2",
          {**shape(24, 3, 4, 1, 32, True), "rms_norm_eps": 1e-3, "head_dim": 10, "query_pre_attn_scalar": 6,
           "sliding_window": 7, "attn_logit_softcapping": 8.0, "final_logit_softcapping": 5.0, **rope()},
