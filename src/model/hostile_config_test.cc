@@ -31,12 +31,16 @@ void try_all(const test::TinyModel& tiny, const std::string& name) {
 TEST(HostileConfig, EveryKeyOfALlama) { try_all(test::TinyModel(), "llama"); }
 
 TEST(HostileConfig, RopeScalingsOfALlama) {
-  for (const char* type : {"linear", "yarn", "llama3"}) {
+  for (const char* type : {"linear", "yarn", "llama3", "longrope"}) {
     test::TinyModel tiny;
     Json rope = Json::object({{"rope_type", type}, {"factor", 2.0}, {"original_max_position_embeddings", 64}});
     if (std::string(type) == "llama3") {
       rope["low_freq_factor"] = 1.0;
       rope["high_freq_factor"] = 4.0;
+    }
+    if (std::string(type) == "longrope") {
+      rope["short_factor"] = Json::Array{1.0, 2.0, 3.0};
+      rope["long_factor"] = Json::Array{2.0, 3.0, 4.0};
     }
     if (std::string(type) == "linear") rope = Json::object({{"rope_type", type}, {"factor", 2.0}});
     tiny.config["rope_scaling"] = rope;

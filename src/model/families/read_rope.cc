@@ -111,7 +111,8 @@ void read_llama3(ConfigReader& scaling, const Beside& beside, RopeSpec& rope) {
 // Its name, by which Transformers 5 goes first by rope_type and 4 by type.
 std::string scaling_type(ConfigReader& scaling) {
   const auto plain = [](const std::string& name) { return name == "su" ? "longrope" : name; };  // of early Phi-3 files
-  const std::string old = plain(scaling.text("type", "default")), type = plain(scaling.text("rope_type", old));
+  const std::string old = plain(scaling.text("type", "default"));
+  std::string type = plain(scaling.text("rope_type", old));
   if (scaling.present("type") && old != type) {
     scaling.conflict("type", "\"rope_type\" is \"" + type + "\"", "keep the right one");
   }
