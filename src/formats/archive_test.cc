@@ -244,6 +244,38 @@ TEST(Pickle, OtherGlobalsAreRefusedByName) {
   EXPECT_NE(std::string(pickle.error().what()).find("os.system"), std::string::npos);
 }
 
+// torch notes there that a tensor is to be negated or conjugated when it is read.
+TEST(Pickle, TensorsWithBitsOfTheirOwnAreRefused) {
+  const auto parsed = [](const std::string& metadata) {
+    return parse_pickle(bytes_of(torch_pickle({{"w", "FloatStorage", "0", 2, 0, {2}, {1}, metadata}})));
+  };
+  EXPECT_TRUE(parsed("N").ok());
+  EXPECT_TRUE(parsed("}").ok());
+  for (const char* bit : {"neg", "conj"}) {
+    const auto found = parsed("}" + test::pickled(bit) + "\x88s");
+    ASSERT_FALSE(found.ok()) << bit;
+    EXPECT_EQ(found.error().code(), Errc::kUnsupported);
+    EXPECT_NE(std::string(found.error().what()).find(bit), std::string::npos) << found.error().what();
+  }
+  EXPECT_FALSE(parsed("K\x01").ok());
+  EXPECT_FALSE(parsed("NN").ok());
+}
+
+TEST(Pickle, AKeyGivenTwiceIsRefusedByName) {
+  const auto message = [](const std::string& text) {
+    const auto parsed = parse_pickle(bytes_of("\x80\x02" + text + "."));
+    return parsed.ok() ? std::string() : std::string(parsed.error().what());
+  };
+  const std::string a = test::pickled("same"), b = test::pickled("other"), memo(1, '\0');
+  EXPECT_EQ(message("}(" + a + "N" + b + "Nu"), "");
+  EXPECT_NE(message("}(" + a + "N" + a + "Nu").find("\"same\""), std::string::npos);
+  EXPECT_NE(message("}" + a + "Ns" + b + "Ns" + a + "Ns").find("\"same\""), std::string::npos);
+  EXPECT_NE(message("}(" + a + "q" + memo + "Nh" + memo + "Nu").find("\"same\""), std::string::npos);
+  EXPECT_NE(message("ccollections\nOrderedDict\n)R(" + a + "N" + a + "Nu").find("\"same\""), std::string::npos);
+  EXPECT_NE(message("}(" + b + "}(" + a + "N" + a + "Nuu").find("\"same\""), std::string::npos);
+  EXPECT_NE(message("}(" + test::pickled(std::string(100'000, 'k')) + "Nu").find("key is longer"), std::string::npos);
+}
+
 TEST(Pickle, PlainValues) {
   // {"a": (-2, True, None), "b": [0.5, 300]}
   const char raw[] =

@@ -7,6 +7,7 @@
 #include <optional>
 #include <string_view>
 #include <unordered_map>
+#include <unordered_set>
 
 #include "saif/json.h"
 
@@ -22,7 +23,7 @@ constexpr const char* kRebuildParameter = "torch._utils._rebuild_parameter";
 // A file of tensors has some twenty values for each; without a limit a byte of a hostile file would cost a node.
 constexpr size_t kMaxNodes = size_t{1} << 18;
 constexpr size_t kMaxArguments = 16;
-constexpr size_t kMaxKey = 1024;  // bytes of a storage's name
+constexpr size_t kMaxKey = 1024;  // bytes of a storage's name, or of a dictionary's key
 
 struct StorageType {
   const char* name;
@@ -56,6 +57,9 @@ class Machine {
       }
     }
     out_.root = pop();
+    for (const Node& node : out_.nodes) {
+      if (node.kind == Kind::kDict) require_keys_once(node);
+    }
     return std::move(out_);
   }
 
@@ -91,6 +95,17 @@ class Machine {
     std::string out(take(static_cast<size_t>(static_cast<const char*>(end) - begin)));
     take(1);
     return out;
+  }
+
+  // Python keeps the last value of a key that is given twice; a reader that looks for the first sees another file.
+  void require_keys_once(const Node& dictionary) const {
+    std::unordered_set<std::string_view> keys;
+    for (size_t i = 0; i + 1 < dictionary.children.size(); i += 2) {
+      const Node& key = out_.nodes[dictionary.children[i]];
+      if (key.kind != Kind::kString) continue;
+      if (key.text.size() > kMaxKey) fail("a dictionary's key is longer than any that torch writes");
+      if (!keys.insert(key.text).second) fail("a dictionary gives the key " + quoted(key.text) + " twice");
+    }
   }
 
   // Stack.
@@ -381,7 +396,7 @@ class Machine {
     const std::vector<uint32_t> arguments = out_.nodes[call[1]].children;
     if (function.text == kOrderedDict && arguments.empty()) {
       push_children(Kind::kDict, {});
-    } else if (function.text == kRebuildTensor && arguments.size() >= 6) {
+    } else if (function.text == kRebuildTensor && (arguments.size() == 6 || arguments.size() == 7)) {
       push_tensor(arguments);
     } else if (function.text == kRebuildParameter && arguments.size() == 3 &&
                out_.nodes[arguments[0]].kind == Kind::kTensor) {
@@ -391,11 +406,23 @@ class Machine {
     }
   }
 
-  // (storage, offset, shape, strides, requires_grad, hooks)
+  // Bits that torch sets on a tensor: {"neg": True} means that its values are the negatives of those stored.
+  void require_no_bits(uint32_t index) const {
+    const Node& bits = out_.nodes[index];
+    if (bits.kind == Kind::kNone || (bits.kind == Kind::kDict && bits.children.empty())) return;
+    const bool named = bits.kind == Kind::kDict && out_.nodes[bits.children[0]].kind == Kind::kString;
+    throw Error(Errc::kUnsupported,
+                "pickle: a tensor is stored with " +
+                    (named ? "the bit " + quoted(out_.nodes[bits.children[0]].text) : "metadata of its own") +
+                    ", which changes its values; expected none: save it after resolve_neg() and resolve_conj()");
+  }
+
+  // (storage, offset, shape, strides, requires_grad, hooks, optional: bits)
   void push_tensor(const std::vector<uint32_t>& arguments) {
     const Node& storage = out_.nodes[arguments[0]];
     const Node& offset = out_.nodes[arguments[1]];
     if (storage.kind != Kind::kStorage || offset.kind != Kind::kInt) fail("a tensor is not described as torch does it");
+    if (arguments.size() == 7) require_no_bits(arguments[6]);
     Node node;
     node.kind = Kind::kTensor;
     node.integer = offset.integer;

@@ -31,11 +31,12 @@ struct Pickle {
   uint32_t root = 0;
 
   const Node& at(uint32_t index) const { return nodes[index]; }
-  // The value of a string key of a dictionary, the last one given; nullptr when there is none.
+  // The value of a string key of a dictionary, which has each at most once; nullptr when there is none.
   const Node* find(const Node& dictionary, const std::string& key) const;
 };
 
-// Pure. Memory is linear in the bytes. kRefused names a global that is not admitted.
+// Pure. Memory is linear in the bytes. kRefused names a global that is not admitted; a string key given twice in a
+// dictionary and a tensor with a negative or conjugate bit are errors.
 Result<Pickle> parse_pickle(std::span<const std::byte> bytes);
 
 }  // namespace saif

@@ -190,6 +190,20 @@ TensorArchive TorchFile::tensors() const {
   return out;
 }
 
+std::vector<std::string> TorchFile::others() const {
+  const Pickle& pickle = state_->pickle;
+  const std::vector<uint32_t>& items = pickle.at(node_).children;
+  std::vector<std::string> out;
+  for (size_t i = 0; i + 1 < items.size(); i += 2) {
+    const Pickle::Node& name = pickle.at(items[i]);
+    if (name.kind != Kind::kString) {
+      throw Error(Errc::kUnsupported, path() + ": a key of its dictionary is no string, so its effect is not known");
+    }
+    if (pickle.at(items[i + 1]).kind != Kind::kTensor) out.push_back(name.text);
+  }
+  return out;
+}
+
 Json TorchFile::plain() const {
   int64_t budget = kPlainNodes;
   return plain_value(state_->pickle, state_->pickle.at(node_), kPlainDepth, budget);

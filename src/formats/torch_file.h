@@ -25,6 +25,8 @@ class TorchFile {
   TorchFile dictionary(const std::string& key) const;
   // The tensors of this dictionary, by its string keys; those inside of further dictionaries are left out.
   TensorArchive tensors() const;
+  // The keys of what else is in this dictionary. kUnsupported where a key is no string.
+  std::vector<std::string> others() const;
   // Everything else in it as JSON, to a depth of four: null where that cannot say it.
   Json plain() const;
 

@@ -53,11 +53,14 @@ struct TorchTensor {
   std::string name, storage, key;  // "w", "FloatStorage", "0"
   int32_t elements = 0, offset = 0;
   std::vector<int32_t> shape, strides;
+  std::string metadata = {};  // pickled: the seventh argument of _rebuild_tensor_v2
 };
 
-// data.pkl of a dictionary of tensors.
-inline std::string torch_pickle(const std::vector<TorchTensor>& tensors) {
-  const auto text = [](const std::string& s) { return "X" + little(static_cast<uint32_t>(s.size())) + s; };
+inline std::string pickled(const std::string& s) { return "X" + little(static_cast<uint32_t>(s.size())) + s; }
+
+// data.pkl of a dictionary of tensors. `others`: further keys and values, pickled.
+inline std::string torch_pickle(const std::vector<TorchTensor>& tensors, const std::string& others = "") {
+  const auto text = pickled;
   const auto integer = [](int32_t v) { return "J" + little(v); };
   const auto tuple = [&](const std::vector<int32_t>& values) {
     std::string out = "(";
@@ -68,9 +71,9 @@ inline std::string torch_pickle(const std::vector<TorchTensor>& tensors) {
   for (const TorchTensor& t : tensors) {
     out += text(t.name) + "ctorch._utils\n_rebuild_tensor_v2\n((" + text("storage") + "ctorch\n" + t.storage + "\n" +
            text(t.key) + text("cpu") + integer(t.elements) + "tQ" + integer(t.offset) + tuple(t.shape) +
-           tuple(t.strides) + "\x89" + "ccollections\nOrderedDict\n)RtR";
+           tuple(t.strides) + "\x89" + "ccollections\nOrderedDict\n)R" + t.metadata + "tR";
   }
-  return out + "u.";
+  return out + others + "u.";
 }
 
 }  // namespace saif::test
