@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "sae/row_fit.h"
+#include "sae/source.h"
 #include "saif/sae.h"
 
 namespace saif {
@@ -134,6 +135,8 @@ RowFits fit_rows(const Sae& sae, Mat<const float> x, Mat<const float> target, st
   for (int64_t begin = 0; begin < x.rows(); begin += kFidelityRows) {
     const int64_t end = std::min(x.rows(), begin + kFidelityRows);
     const Mat<const float> part = x.rows_range(begin, end), wanted = target.rows_range(begin, end);
+    require_finite_rows(part, begin, "input", sae.path());
+    require_finite_rows(wanted, begin, "target", sae.path());
     const SparseLatents latents = sae.encode(part);
     const Tensor reconstruction = sae.decode(latents, part);
     for (const int32_t j : latents.indices) ++out.fired[static_cast<size_t>(j)];
@@ -179,7 +182,8 @@ SaeFidelity summary_of(const Sae& sae, const RowFits& fits) {
 }
 
 double fraction_unexplained(double error, double variance) {
-  return variance > 0 ? error / variance : (error > 0 ? INFINITY : 0.0);
+  if (variance > 0) return error / variance;
+  return error == 0 && variance == 0 ? 0.0 : INFINITY;
 }
 
 }  // namespace saif

@@ -23,6 +23,6 @@ std::vector<double> column_means(Mat<const float> x);  // [cols]
 // x [n, d_in], target [n, d_out], mean [d_out].
 RowFits fit_rows(const Sae& sae, Mat<const float> x, Mat<const float> target, std::span<const double> mean);
 SaeFidelity summary_of(const Sae& sae, const RowFits& fits);
-double fraction_unexplained(double error, double variance);  // 0 / 0 is 0
+double fraction_unexplained(double error, double variance);  // 0 / 0 is 0; of NaN: NaN or infinity
 
 }  // namespace saif

@@ -67,6 +67,22 @@ SAIF_CLONES void round_bf16(const float* x, uint16_t* y, int64_t n) {
   }
 }
 
+SAIF_CLONES int64_t first_not_finite(const float* x, int64_t n) {
+  constexpr uint32_t kExponent = 0x7f800000U;
+  const auto bad = [x](int64_t i) {
+    uint32_t bits = 0;
+    __builtin_memcpy(&bits, x + i, sizeof bits);
+    return (bits & kExponent) == kExponent;
+  };
+  int32_t any = 0;
+#pragma omp simd reduction(| : any)
+  for (int64_t i = 0; i < n; ++i) any |= bad(i) ? 1 : 0;
+  for (int64_t i = 0; any != 0 && i < n; ++i) {
+    if (bad(i)) return i;
+  }
+  return -1;
+}
+
 SAIF_CLONES int64_t collect_above(const float* h, const float* cut, int64_t n, int32_t* index, float* value) {
   int64_t found = 0;
   for (int64_t begin = 0; begin < n; begin += kScan) {

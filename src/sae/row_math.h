@@ -23,6 +23,7 @@ void adam(float* w, const float* g, float* m, float* v, const AdamStep& step, in
 void round_bf16(const float* x, uint16_t* y, int64_t n);  // to nearest even; the values are finite
 // y += sum_i a[i] rows[index[i]], in the order given.
 void gather(float* y, Mat<const float> rows, std::span<const int32_t> index, const float* a);
+int64_t first_not_finite(const float* x, int64_t n);  // place of the first NaN or infinity; -1: there is none
 // Writes index and value of the h[c] > cut[c] in ascending order; returns how many. Outputs have room for n.
 int64_t collect_above(const float* h, const float* cut, int64_t n, int32_t* index, float* value);
 

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "base/parallel.h"
+#include "sae/row_math.h"
 #include "sae/source.h"
 
 namespace saif {
@@ -46,6 +47,16 @@ std::vector<float> row_norms(const TensorView& view) {
     }
   });
   return norms;
+}
+
+void require_finite_rows(Mat<const float> x, int64_t first_row, const char* what, const std::string& sae) {
+  for (int64_t r = 0; r < x.rows(); ++r) {
+    const int64_t c = first_not_finite(x.row(r), x.cols());
+    if (c < 0) continue;
+    throw Error(Errc::kInvalidArgument, "SAE " + sae + ": row " + std::to_string(first_row + r) + ", column " +
+                                            std::to_string(c) + " of its " + what + " is " + std::to_string(x(r, c)) +
+                                            "; expected finite activations: capture them again, in a wider type");
+  }
 }
 
 void require_finite(const TensorView& view, const std::string& file, const std::string& tensor) {

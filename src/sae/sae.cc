@@ -56,7 +56,7 @@ class CanonicalSae final : public Sae {
     for (int64_t begin = 0; begin < x.rows(); begin += kChunkRows) {
       const int64_t rows = std::min(kChunkRows, x.rows() - begin);
       const Mat<float> in = input.f32().rows_range(0, rows);
-      prepare_input(x.rows_range(begin, begin + rows), in);
+      prepare_input(x.rows_range(begin, begin + rows), begin, in);
       append(config.kind == SaeKind::kMatchingPursuit ? pursued(in) : selected(in), latents);
     }
     return latents;
@@ -295,13 +295,14 @@ class CanonicalSae final : public Sae {
     backend_->linear(x, {&part, 1}, Compute::kF32);
   }
 
-  // What meets W_enc: normalised, b_dec subtracted, scaled.
-  void prepare_input(Mat<const float> x, Mat<float> in) const {
-    normalize_rows(source_.config.normalize, x, in);
+  // What meets W_enc: normalised, b_dec subtracted, scaled. `first`: x's first row among the caller's.
+  void prepare_input(Mat<const float> x, int64_t first, Mat<float> in) const {
     const bool subtract = source_.config.apply_b_dec_to_input;
     const float factor = source_.encoder_scale;
-    if (!subtract && factor == 1.0f) return;
-    for (int64_t r = 0; r < in.rows(); ++r) {
+    for (int64_t r = 0; r < in.rows(); ++r) {  // row by row: each stays in the cache
+      require_finite_rows(x.rows_range(r, r + 1), first + r, "input", source_.path);
+      normalize_rows(source_.config.normalize, x.rows_range(r, r + 1), in.rows_range(r, r + 1));
+      if (!subtract && factor == 1.0f) continue;
       float* row = in.row(r);
       for (int64_t c = 0; c < in.cols(); ++c) {
         row[c] = (row[c] - (subtract ? source_.b_dec[static_cast<size_t>(c)] : 0.0f)) * factor;

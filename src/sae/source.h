@@ -43,6 +43,10 @@ std::shared_ptr<const Sae> make_sae(SaeSource source, bool verify);
 // Throws kBadFormat naming file and tensor when a value is not finite. `first_row` is added to the row in the message.
 void require_finite(const TensorView& view, const std::string& file, const std::string& tensor);
 
+// Throws kInvalidArgument naming the first row and column that is NaN or infinite: nothing that an SAE made of them
+// would mean anything. `first_row` is added to the row; `what`: "input".
+void require_finite_rows(Mat<const float> x, int64_t first_row, const char* what, const std::string& sae);
+
 // A copy with rows and columns exchanged, [rows, cols] -> [cols, rows], in the same type (2 or 4 bytes per element).
 Tensor transposed(const TensorView& view);
 
