@@ -335,13 +335,14 @@ TEST_F(Outside, StoriesAreToldExactly) {
 }
 
 TEST_F(Outside, SaeEncode) {
-  for (const std::string kind : {"topk", "jumprelu", "standard"}) {
+  for (const std::string kind : {"topk", "jumprelu", "standard", "transcoder"}) {
     SAIF_REQUIRE_SHARED("data/saes/sae_lens-" + kind);
     const std::string folder = shared_dir("data/saes/sae_lens-" + kind), out = path(kind + ".safetensors");
     const auto expected = SafetensorsFile::open(folder + "/expected.safetensors");
     const Json told = json({"sae", "encode", folder + "/sae", "--in", folder + "/expected.safetensors", "--out", out,
                             "--dense", "--no-check"});
     EXPECT_EQ(keys_of(told), (Words{"l0", "fvu"}));
+    EXPECT_EQ(told.at("fvu").is_null(), kind == "transcoder");  // its target is not in the file
     const auto found = SafetensorsFile::open(out);
     ASSERT_EQ(found.at("indices").dtype, DType::kI32);
     ASSERT_EQ(found.at("row_offsets").dtype, DType::kI64);

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <optional>
 
 #include "sae_corpus.h"
 #include "sae_samples.h"
@@ -45,7 +46,9 @@ Tensor densify(const SparseLatents& latents, int64_t d_sae) {
 void encode(const Context& context, const EncodeOptions& o) {
   const auto sae = Sae::load(o.sae);
   const Tensor x = find_input(o, sae->config().d_in);
-  const SaeFidelity fidelity = measure_fidelity(*sae, x.f32());
+  // What a transcoder reconstructs is not in the file.
+  std::optional<double> fvu;
+  if (!sae->config().transcoder) fvu = measure_fidelity(*sae, x.f32()).fvu;
   const SparseLatents latents = sae->encode(x.f32());
   const Tensor recon = sae->decode(latents, x.f32());
   const auto entries = static_cast<int64_t>(latents.indices.size());
@@ -59,11 +62,11 @@ void encode(const Context& context, const EncodeOptions& o) {
     tensors.push_back({"latents", dense.view()});
   }
   write_tensor_file(o.out, tensors);
-  if (!o.no_check && fidelity.fvu > 0.5) {
-    say(context, "note: FVU is " + format_number(fidelity.fvu, 2) + " on this input; is it from the SAE's site?");
+  if (!o.no_check && fvu && !(*fvu <= 0.5)) {
+    say(context, "note: FVU is " + format_number(*fvu, 2) + " on this input; is it from the SAE's site?");
   }
-  if (context.json) return print_json(Json::object({{"l0", fidelity.l0}, {"fvu", fidelity.fvu}}));
-  print_line("L0 " + format_number(fidelity.l0, 2) + "  FVU " + format_number(fidelity.fvu, 4));
+  if (context.json) return print_json(Json::object({{"l0", latents.mean_l0()}, {"fvu", fvu ? Json(*fvu) : Json()}}));
+  print_line("L0 " + format_number(latents.mean_l0(), 2) + (fvu ? "  FVU " + format_number(*fvu, 4) : ""));
 }
 
 void add_encode(CLI::App& sae, Context& context) {
