@@ -42,22 +42,24 @@ void read_jumprelu(TensorSet& tensors, const std::array<const char*, 4>& names, 
   source.threshold = tensors.vector("threshold", config.d_sae);
 }
 
-// ".../gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_17" -> model, site, published L0.
+// ".../gemma-scope-2b-pt-res/layer_12/width_16k/average_l0_17/params.npz" -> model, site, published L0. Folders above
+// the repository may have such names, too.
 void read_path(const std::string& path, SaeConfig& config) {
   static const std::regex model(R"(gemma-scope-(\d+b)-(pt|it)-(res|att|mlp|transcoders))");
-  static const std::regex layer(R"((?:^|/)layer_(\d{1,4})(?:/|$))");
-  static const std::regex l0(R"(average_l0_(\d{1,6}))");
+  static const std::regex place(R"(/(?:layer_(\d{1,4})|embedding)/width_[^/]+/(?:[^/]+/)?[^/]+$)");
+  static const std::regex l0(R"(/average_l0_(\d{1,6})/[^/]+$)");
   std::smatch match;
   std::string part;
-  if (std::regex_search(path, match, model)) {
-    config.model = "google/gemma-2-" + match[1].str() + (match[2] == "it" ? "-it" : "");
-    part = match[3].str();
+  if (const auto name = last_match(path, model)) {
+    config.model = "google/gemma-2-" + (*name)[1].str() + ((*name)[2] == "it" ? "-it" : "");
+    part = (*name)[3].str();
   }
   config.transcoder = part == "transcoders";
   if (std::regex_search(path, match, l0)) config.published_l0 = std::stod(match[1].str());
-  if (path.find("/embedding/") != std::string::npos) {
+  if (!std::regex_search(path, match, place)) return;
+  if (!match[1].matched) {
     config.site = "hook_embed";
-  } else if (std::regex_search(path, match, layer) && !part.empty()) {
+  } else if (!part.empty()) {
     const std::string block = "blocks." + match[1].str() + ".";
     if (part == "res") config.site = block + "hook_resid_post";
     if (part == "att") config.site = block + "attn.hook_z";
@@ -72,11 +74,11 @@ void read_path(const std::string& path, SaeConfig& config) {
 // ".../gemma-scope-2-1b-pt/resid_post/layer_7_width_16k_l0_small", for files without config.json.
 void read_path_2(const std::string& path, SaeConfig& config) {
   static const std::regex model(R"(gemma-scope-2-(\d+[mb])-(pt|it))");
-  static const std::regex place(R"(/(resid_post|mlp_out|transcoder)(?:_all)?/layer_(\d{1,4})_)");
-  std::smatch match;
-  if (std::regex_search(path, match, model)) {
-    config.model = "google/gemma-3-" + match[1].str() + "-" + match[2].str();
+  static const std::regex place(R"(/(resid_post|mlp_out|transcoder)(?:_all)?/layer_(\d{1,4})_[^/]*/[^/]+$)");
+  if (const auto name = last_match(path, model)) {
+    config.model = "google/gemma-3-" + (*name)[1].str() + "-" + (*name)[2].str();
   }
+  std::smatch match;
   if (!std::regex_search(path, match, place)) return;
   const std::string block = "blocks." + match[2].str() + ".";
   if (match[1] == "resid_post") config.site = block + "hook_resid_post";

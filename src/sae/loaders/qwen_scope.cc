@@ -9,21 +9,32 @@
 namespace saif {
 namespace {
 
-// k and model from the repository's name, "SAE-Res-Qwen3-8B-Base-W64K-L0_50", or from config.json beside.
+// k and model from the repository's name, "SAE-Res-Qwen3-8B-Base-W64K-L0_50"; k from config.json beside, too.
 void read_place(const std::string& path, SaeConfig& config) {
   const std::string where = std::filesystem::absolute(path).lexically_normal().generic_string();
   static const std::regex repository(R"(SAE-Res-([A-Za-z0-9.\-]{1,80})-W\d+K-L0_(\d{1,6}))");
   static const std::regex layer(R"(/layer(\d{1,4})\.sae\.pt$)");
   std::smatch match;
-  if (std::regex_search(where, match, repository)) {
-    config.model = "Qwen/" + match[1].str();
-    config.k = std::stoll(match[2].str());
+  std::string said;  // and where
+  if (const auto name = last_match(where, repository)) {
+    config.model = "Qwen/" + (*name)[1].str();
+    config.k = std::stoll((*name)[2].str());
+    said = "the repository's name says L0_" + (*name)[2].str();
   }
   if (std::regex_search(where, match, layer)) config.site = "blocks." + match[1].str() + ".hook_resid_post";
   const std::string file = where.substr(0, where.find_last_of('/')) + "/config.json";
-  if (config.k > 0 || !file_exists(file)) return;
+  if (!file_exists(file)) return;
   KeySet keys(file, read_json_file(file));
-  config.k = keys.contains("k") ? keys.size("k") : keys.size("top_k");
+  for (const char* key : {"k", "top_k"}) {
+    if (!keys.contains(key)) continue;
+    const int64_t k = keys.size(key);
+    if (config.k > 0 && config.k != k) {
+      keys.fail(Errc::kBadFormat,
+                std::string(key) + " is " + std::to_string(k) + ", but " + said + "; expected one number");
+    }
+    config.k = k;
+    said = std::string(key) + " is " + std::to_string(k);
+  }
 }
 
 }  // namespace

@@ -75,12 +75,24 @@ float TensorSet::scalar(const std::string& name) {
   return to_f32(view).as<float>()[0];
 }
 
-int64_t TensorSet::integer(const std::string& name) {
+std::vector<int64_t> TensorSet::integers(const std::string& name) {
   const TensorView& view = require(name, "");
-  if (view.elements() == 1 && view.dtype == DType::kI64) return *static_cast<const int64_t*>(view.data);
-  if (view.elements() == 1 && view.dtype == DType::kI32) return *static_cast<const int32_t*>(view.data);
+  const int64_t n = view.elements();
+  if (view.shape.size() <= 1 && view.dtype == DType::kI64) {
+    return {static_cast<const int64_t*>(view.data), static_cast<const int64_t*>(view.data) + n};
+  }
+  if (view.shape.size() <= 1 && view.dtype == DType::kI32) {
+    return {static_cast<const int32_t*>(view.data), static_cast<const int32_t*>(view.data) + n};
+  }
   throw Error(Errc::kBadFormat, path_ + ": tensor \"" + name + "\" is " + name_of(view.dtype) + " " +
-                                    view.shape_text() + "; expected one I64 or I32");
+                                    view.shape_text() + "; expected I64 or I32, one or a row of them");
+}
+
+int64_t TensorSet::integer(const std::string& name) {
+  const std::vector<int64_t> values = integers(name);
+  if (values.size() == 1) return values[0];
+  throw Error(Errc::kBadFormat,
+              path_ + ": tensor \"" + name + "\" has " + std::to_string(values.size()) + " elements; expected one");
 }
 
 bool TensorSet::all_ones(const std::string& name) const {
@@ -88,7 +100,7 @@ bool TensorSet::all_ones(const std::string& name) const {
   if (view == nullptr || !is_float(view->dtype)) return false;
   const Tensor values = to_f32(*view);
   const auto* data = values.as<float>();
-  return std::all_of(data, data + values.elements(), [](float v) { return v == 1.0f; });
+  return std::all_of(data, data + values.elements(), [](float v) { return std::abs(v - 1.0f) <= 1e-5f; });
 }
 
 void TensorSet::finish() const {
@@ -114,6 +126,11 @@ const Json* KeySet::find(const std::string& key) {
 bool KeySet::contains(const std::string& key) const {
   const Json* value = json_.find(key);
   return value != nullptr && !value->is_null();
+}
+
+bool KeySet::is_null(const std::string& key) const {
+  const Json* value = json_.find(key);
+  return value != nullptr && value->is_null();
 }
 
 int64_t KeySet::size(const std::string& key) {
@@ -186,6 +203,12 @@ void set_linear_decoder(SaeSource& source, const TensorView& weight) {
   source.w_dec = copy->view();
   source.owner =
       std::make_shared<std::pair<std::shared_ptr<const void>, std::shared_ptr<const Tensor>>>(source.owner, copy);
+}
+
+std::optional<std::smatch> last_match(const std::string& text, const std::regex& pattern) {
+  std::optional<std::smatch> last;
+  for (std::sregex_iterator at(text.begin(), text.end(), pattern), end; at != end; ++at) last = *at;
+  return last;
 }
 
 std::string site_of_module(const std::string& module) {

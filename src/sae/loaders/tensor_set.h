@@ -4,6 +4,8 @@
 
 #include <functional>
 #include <memory>
+#include <optional>
+#include <regex>
 #include <set>
 #include <string>
 #include <string_view>
@@ -33,11 +35,12 @@ class TensorSet {
   TensorView matrix(const std::string& name, const std::vector<int64_t>& shape, const std::string& reason = "");
   // Finite values, as float32.
   std::vector<float> vector(const std::string& name, int64_t size, const std::string& reason = "");
-  float scalar(const std::string& name);     // of one element, whatever its rank
-  int64_t integer(const std::string& name);  // of one element of an integer type
+  float scalar(const std::string& name);                   // of one element, whatever its rank
+  std::vector<int64_t> integers(const std::string& name);  // a scalar or vector of an integer type
+  int64_t integer(const std::string& name);                // of one element
 
   void ignore(const std::string& name) { used_.insert(name); }  // it cannot change a result
-  bool all_ones(const std::string& name) const;
+  bool all_ones(const std::string& name) const;                 // to 1e-5
   // Throws kUnsupported naming the first tensor that was neither read nor ignored.
   void finish() const;
 
@@ -58,7 +61,8 @@ class KeySet {
   const std::string& file() const { return file_; }
   const Json* find(const std::string& key);  // marks it used; nullptr when absent or null
   bool contains(const std::string& key) const;
-  int64_t size(const std::string& key);  // required, 1 to 2^30
+  bool is_null(const std::string& key) const;  // given as null, which `find` takes for absent
+  int64_t size(const std::string& key);        // required, 1 to 2^30
   int64_t size(const std::string& key, int64_t otherwise);
   double number(const std::string& key);  // required, finite
   double number(const std::string& key, double otherwise);
@@ -82,6 +86,10 @@ class KeySet {
 
 // Sets the decoder from torch's Linear weight, [d_out, d_sae]: a copy [d_sae, d_out] that the source owns.
 void set_linear_decoder(SaeSource& source, const TensorView& weight);
+
+// Where a pattern occurs last in a text, which must outlive the answer: of a path's names the nearest to the file
+// count.
+std::optional<std::smatch> last_match(const std::string& text, const std::regex& pattern);
 
 // TransformerLens' name of "model.layers.7.output", "layers.6", "layers.3.mlp" and the like; "" when it is not known.
 std::string site_of_module(const std::string& module);
