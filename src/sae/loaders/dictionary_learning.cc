@@ -6,6 +6,7 @@
 #include "base/file.h"
 #include "formats/torch_file.h"
 #include "sae/loaders/tensor_set.h"
+#include "sae/loaders/torch_pt.h"
 
 namespace saif {
 namespace {
@@ -87,13 +88,22 @@ class Reader {
     linear_weights();
     source_.b_enc = tensors_.vector("encoder.bias", config_.d_sae);
     source_.b_dec = tensors_.vector("b_dec", config_.d_out);
-    config_.k = tensors_.integer("k");
-    if (config_.k < 1 || config_.k > config_.d_sae || config_.k != trainer_.size("k", config_.k)) {
-      trainer_.fail(Errc::kBadFormat, "k is " + std::to_string(trainer_.size("k", config_.k)) + ", but ae.pt says " +
-                                          std::to_string(config_.k) + "; expected one number of at most " +
-                                          std::to_string(config_.d_sae));
-    }
+    config_.k = read_k();
     tensors_.ignore("threshold");  // only used where the caller asks for it
+  }
+
+  // Of ae.pt, which early versions saved without it, and of the trainer: one number.
+  int64_t read_k() {
+    const int64_t k = tensors_.contains("k") ? tensors_.integer("k") : trainer_.size("k");
+    const int64_t stated = trainer_.size("k", k);
+    if (k != stated) {
+      trainer_.fail(Errc::kBadFormat, "k is " + std::to_string(stated) + ", but ae.pt says " + std::to_string(k) +
+                                          "; expected one number");
+    }
+    if (k < 1 || k > config_.d_sae) {
+      trainer_.fail(Errc::kBadFormat, "k is " + std::to_string(k) + "; expected 1 to " + std::to_string(config_.d_sae));
+    }
+    return k;
   }
 
   void read_batch_topk() {
@@ -106,13 +116,24 @@ class Reader {
   void read_matryoshka() {
     canonical_weights();
     read_threshold();
-    tensors_.ignore("group_sizes");  // all groups are active
+    // All groups are active: they say only whether the file is whole.
+    const std::vector<int64_t> groups = tensors_.integers("group_sizes");
+    int64_t sum = 0;
+    bool fit = true;
+    for (const int64_t group : groups) {
+      fit = fit && group >= 1 && group <= config_.d_sae;
+      if (fit) sum += group;
+    }
+    if (fit && sum == config_.d_sae) return;
+    throw Error(Errc::kBadFormat, tensors_.path() + ": tensor \"group_sizes\" " +
+                                      (fit ? "sums to " + std::to_string(sum) : "has sizes that are none") +
+                                      "; expected the " + std::to_string(config_.d_sae) + " latents");
   }
 
   // One number for all latents; -1 means that training never set it, and relu is left.
   void read_threshold() {
     const float threshold = tensors_.scalar("threshold");
-    tensors_.ignore("k");  // of the batch, in training
+    if (tensors_.contains("k")) (void)read_k();  // of the batch, in training
     config_.kind = threshold < 0 ? SaeKind::kStandard : SaeKind::kJumpRelu;
     config_.metadata["threshold"] = threshold;
     if (threshold < 0) {
@@ -158,6 +179,7 @@ SaeSource load_dictionary_learning(const std::string& path, const SaeLoadOptions
   if (trainer == nullptr) keys.fail(Errc::kBadFormat, "\"trainer\" is missing; expected it with dict_class");
   TorchFile opened = TorchFile::open(file, options.verify);
   if (opened.has_dictionary("ae")) opened = opened.dictionary("ae");  // a checkpoint, with its optimizer
+  require_no_others(opened);
   const TensorArchive archive = opened.tensors();
   SaeSource source;
   source.path = path;

@@ -3,9 +3,9 @@
 #include <cmath>
 
 #include "base/file.h"
-#include "formats/torch_file.h"
 #include "sae/loaders/llama_scope.h"
 #include "sae/loaders/tensor_set.h"
+#include "sae/loaders/torch_pt.h"
 
 namespace saif {
 namespace {
@@ -130,7 +130,9 @@ SaeSource load_llamascopium(const std::string& path, const SaeLoadOptions& optio
   source.files = {path + kConfig, file};
   TensorArchive archive;
   if (torch) {
-    archive = TorchFile::open(file).dictionary("sae").tensors();
+    const TorchFile opened = TorchFile::open(file).dictionary("sae");
+    require_no_others(opened);
+    archive = opened.tensors();
   } else {
     const auto opened = std::make_shared<SafetensorsFile>(SafetensorsFile::open(file));
     for (const std::string& name : opened->names()) archive.tensors.emplace_back(name, opened->at(name));

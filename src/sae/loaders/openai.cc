@@ -1,4 +1,5 @@
 // OpenAI's GPT-2 autoencoders. With TopK the input is layer-normalised and the reconstruction brought back.
+#include <algorithm>
 #include <regex>
 #include <tuple>
 
@@ -25,8 +26,12 @@ void read_path(const std::string& path, SaeConfig& config) {
 }
 
 void read_activation(const TorchFile& file, SaeConfig& config) {
+  require_no_others(file, {"activation", "activation_state_dict"});
   KeySet keys(file.path(), file.plain());
-  const std::string activation = keys.string("activation");
+  if (std::ranges::count(file.others(), "activation") > 0 && !keys.contains("activation")) {
+    keys.fail(Errc::kBadFormat, "\"activation\" cannot be read; expected a name");
+  }
+  const std::string activation = keys.string("activation", "ReLU");  // as the authors' code takes it
   config.kind = SaeKind::kStandard;
   if (activation == "ReLU") {
     keys.require_value("activation_state_dict", Json::object(), "ReLU has no parameters");
@@ -44,7 +49,6 @@ void read_activation(const TorchFile& file, SaeConfig& config) {
   } else {
     keys.fail(Errc::kUnsupported, "activation \"" + activation + "\" is not supported; expected ReLU or TopK with k");
   }
-  keys.finish();
 }
 
 }  // namespace

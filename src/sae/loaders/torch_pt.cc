@@ -1,8 +1,19 @@
 #include "sae/loaders/torch_pt.h"
 
+#include <algorithm>
+
 #include "base/file.h"
 
 namespace saif {
+
+void require_no_others(const TorchFile& file, const std::vector<std::string>& known) {
+  static const std::vector<std::string> kProgress = {"epoch", "step", "steps", "global_step", "loss", "seed"};
+  for (const std::string& key : file.others()) {
+    if (std::ranges::count(known, key) + std::ranges::count(kProgress, key) > 0) continue;
+    throw Error(Errc::kUnsupported, file.path() + ": entry " + Json(key.substr(0, 160)).dump() +
+                                        " is no tensor and not known, so its effect cannot be honoured");
+  }
+}
 
 bool is_torch_pt(const std::string& path) {
   return (path.ends_with(".pt") || path.ends_with(".pth")) && file_exists(path);
@@ -35,6 +46,7 @@ SaeSource load_torch_pt(const std::string& path, const SaeLoadOptions& options) 
                                         "Qwen-Scope's (layerN.sae.pt) or one with X_cfg.json beside X.pt");
   }
   tensors.finish();
+  if (source.config.format != "openai") require_no_others(file);
   return source;
 }
 

@@ -17,6 +17,10 @@ void load_openai(TensorSet& tensors, const TorchFile& file, SaeSource& source);
 void load_qwen_scope(TensorSet& tensors, SaeSource& source);
 void load_gpt2_hook_z(TensorSet& tensors, SaeSource& source);
 
+// Throws kUnsupported naming the first entry of the dictionary that is neither a tensor, nor known, nor a mere record
+// of the training's progress.
+void require_no_others(const TorchFile& file, const std::vector<std::string>& known = {});
+
 // The file with which X_cfg.json beside X.pt is named.
 std::string hook_z_config_file(const std::string& path);
 
