@@ -11,6 +11,7 @@ namespace {
 constexpr const char* kConfigFile = "cfg.json";
 constexpr const char* kWeightsFile = "sae_weights.safetensors";
 constexpr const char* kScalerFile = "activation_scaler.json";
+constexpr const char* kWhiteningFile = "activation_whitening.safetensors";
 
 [[noreturn]] void fail(Errc code, const std::string& file, const std::string& message) {
   throw Error(code, file + ": " + message);
@@ -48,6 +49,19 @@ void read_weights(TensorSet& tensors, SaeSource& source) {
   tensors.finish();
 }
 
+double read_scaler(const std::string& folder) {
+  KeySet keys(folder + "/" + kScalerFile, read_json_file(folder + "/" + kScalerFile));
+  const double factor = keys.number("scaling_factor");
+  const std::string reason = "whitening of the activations is not supported";
+  keys.require_value("has_whitening", false, reason);
+  const std::string matrices = folder + "/" + kWhiteningFile;
+  if (!keys.contains("has_whitening") && file_exists(matrices)) {
+    fail(Errc::kUnsupported, matrices, "expected no such file: " + reason);
+  }
+  keys.finish();
+  return factor;
+}
+
 // The factor of expected_average_only_in: the caller's, or activation_scaler.json's beside the weights.
 double find_scaling_factor(const std::string& folder, const SaeLoadOptions& options) {
   double factor = 0;
@@ -55,11 +69,7 @@ double find_scaling_factor(const std::string& folder, const SaeLoadOptions& opti
   if (options.norm_scaling_factor) {
     factor = *options.norm_scaling_factor;
   } else if (file_exists(scaler)) {
-    const Json json = read_json_file(scaler);
-    const Json* value = json.find("scaling_factor");
-    if (value == nullptr || !value->is_number())
-      fail(Errc::kBadFormat, scaler, "\"scaling_factor\" is missing or no number");
-    factor = value->as_double();
+    factor = read_scaler(folder);
   } else {
     fail(Errc::kRefused, folder + "/" + kConfigFile,
          "normalize_activations is expected_average_only_in, but its norm_scaling_factor is "
@@ -100,6 +110,11 @@ SaeSource load_sae_lens(const std::string& path, const SaeLoadOptions& options) 
   source.config = read_sae_lens_config(config_file, read_json_file(config_file));
   const auto file = std::make_shared<SafetensorsFile>(SafetensorsFile::open(weights_file));
   TensorSet tensors(*file);
+  const Json* factors = source.config.metadata.find("finetuning_scaling_factor");
+  if (factors != nullptr && factors->is_bool() && factors->as_bool() && !tensors.all_ones("scaling_factor")) {
+    fail(Errc::kUnsupported, config_file,
+         "\"finetuning_scaling_factor\" is true; expected false: a scaling of the latents is not supported");
+  }
   read_weights(tensors, source);
   source.owner = file;
   if (source.config.normalize == "expected_average_only_in") {

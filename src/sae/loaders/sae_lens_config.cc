@@ -99,7 +99,42 @@ const std::vector<std::string> kLegacyTraining = {"dataset_path",
                                                   "jumprelu_init_threshold",
                                                   "jumprelu_bandwidth",
                                                   "n_batches_for_norm_estimate",
-                                                  "use_eps_for_decoder_normalization"};
+                                                  "use_eps_for_decoder_normalization",
+                                                  "resume",
+                                                  "decoder_heuristic_init_norm",
+                                                  "log_activations_store_to_wandb",
+                                                  "log_optimizer_state_to_wandb",
+                                                  "log_weights_to_wandb",
+                                                  "disable_concat_sequences",
+                                                  "sequence_separator_token",
+                                                  "output_path",
+                                                  "hook_layer_out",
+                                                  "hf_hook_name",
+                                                  "hf_hook_name_out"};
+
+// Keys that version 6 adds to the configuration of a training checkpoint; none changes a result.
+std::vector<std::string> training_keys(SaeKind kind) {
+  switch (kind) {
+    case SaeKind::kStandard:
+      return {"decoder_init_norm", "l1_coefficient", "lp_norm", "l1_warm_up_steps"};
+    case SaeKind::kGated:
+      return {"decoder_init_norm", "l1_coefficient", "l1_warm_up_steps"};
+    case SaeKind::kTopK:
+    case SaeKind::kAbsTopK:
+      return {"decoder_init_norm", "use_sparse_activations", "aux_loss_coefficient"};
+    case SaeKind::kJumpRelu:
+      return {"decoder_init_norm",        "jumprelu_init_threshold",
+              "jumprelu_bandwidth",       "jumprelu_sparsity_loss_mode",
+              "l0_coefficient",           "l0_warm_up_steps",
+              "pre_act_loss_coefficient", "jumprelu_tanh_scale",
+              "jumprelu_ste_to_input",    "target_l0"};
+    case SaeKind::kMatchingPursuit:
+      return {"decoder_init_norm"};
+    case SaeKind::kGroupMax:
+      break;
+  }
+  return {};
+}
 
 class ConfigReader {
  public:
@@ -116,10 +151,14 @@ class ConfigReader {
     config_.d_sae = keys_.size("d_sae");
     config_.d_out = config_.d_in;
     read_architecture();
-    config_.apply_b_dec_to_input = keys_.boolean("apply_b_dec_to_input", true);
+    config_.apply_b_dec_to_input = keys_.boolean("apply_b_dec_to_input", !config_.transcoder);
     read_normalize();
     if (metadata != nullptr) read_metadata(*metadata);
-    if (legacy_) read_legacy();
+    if (legacy_) {
+      read_legacy();
+    } else if (!config_.transcoder) {
+      keys_.ignore(training_keys(config_.kind), config_.metadata);
+    }
     read_reshape();
     if (config_.transcoder) finish_transcoder();
     Json unused = Json::object();
@@ -220,6 +259,9 @@ class ConfigReader {
 
   void read_pursuit() {
     config_.max_iterations = keys_.size("max_iterations", config_.d_in);
+    if (keys_.is_null("residual_threshold")) {
+      keys_.fail(Errc::kBadFormat, "\"residual_threshold\" is null; expected a number");
+    }
     config_.residual_threshold = keys_.number("residual_threshold", 1e-2);
     config_.stop_on_duplicate_support = keys_.boolean("stop_on_duplicate_support", true);
   }
@@ -246,6 +288,10 @@ class ConfigReader {
     const std::string name = keys_.string("reshape_activations", implied ? "hook_z" : "none");
     if (name != "none" && name != "hook_z") {
       keys_.fail(Errc::kUnsupported, "reshape_activations \"" + name + "\" is not supported; expected none or hook_z");
+    }
+    if (name == "hook_z" && !config_.site.empty() && !config_.site.ends_with("_z")) {
+      keys_.fail(Errc::kBadFormat, "reshape_activations is hook_z, but hook_name is \"" + config_.site +
+                                       "\", whose rows have no heads; expected an attn.hook_z");
     }
     config_.metadata["reshape_activations"] = name;
   }
@@ -279,22 +325,30 @@ class ConfigReader {
     const std::string model = keys_.string("model_name", "");
     if (!site.empty()) config_.site = site;
     if (!model.empty()) config_.model = model;
-    for (const char* key : {"hook_point_head_index", "hook_head_index"}) {
+    read_output_hook();
+    for (const char* key : {"hook_point_head_index", "hook_head_index", "hook_head_index_out"}) {
       if (const Json* value = keys_.find(key)) refuse_head(*value);
     }
-    keys_.require_value("finetuning_scaling_factor", false, "a scaling of the latents is not supported");
+    if (keys_.boolean("finetuning_scaling_factor", false)) config_.metadata["finetuning_scaling_factor"] = true;
     if (config_.kind != SaeKind::kTopK) {
       keys_.require_value("activation_fn_kwargs", Json::object(), "it is known for top-k only");
     }
     keys_.ignore(kLegacyTraining, config_.metadata);
   }
 
+  void read_output_hook() {
+    const std::string out = keys_.string("hook_name_out", "");
+    if (config_.transcoder) {
+      if (!out.empty()) config_.site_out = out;
+    } else if (!out.empty() && out != config_.site) {
+      keys_.fail(Errc::kUnsupported, "hook_name_out \"" + out + "\" is not hook_name \"" + config_.site +
+                                         "\", but the architecture is no transcoder's");
+    }
+  }
+
   void finish_transcoder() {
     config_.d_out = keys_.size("d_out", config_.d_in);
-    if (config_.apply_b_dec_to_input) {
-      // A transcoder's b_dec belongs to its output; SAELens never subtracts it.
-      config_.apply_b_dec_to_input = false;
-    }
+    keys_.require_value("apply_b_dec_to_input", false, "a transcoder's b_dec belongs to its output");
   }
 
   KeySet keys_;
