@@ -31,7 +31,7 @@ THIRD_PARTY = {
     "*hf_c.h": ["src/text/hf*.cc"],
     "*language_c.h": ["src/text/language.cc"],
     "sentencepiece*": ["src/text/sentencepiece.cc"],
-    "sqlite3.h": ["src/sweep/store.cc"],
+    "sqlite3.h": ["src/sweep/store.cc", "src/sweep/store_test.cc"],
     "CLI/*": ["apps/cli/*"],
     "gtest/*": ["src/*_test.cc", "tests/*"],
     "benchmark/*": ["bench/*"],
