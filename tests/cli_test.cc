@@ -434,6 +434,30 @@ TEST_F(StudyVerbs, FindVectorEvalSweepReport) {
   EXPECT_EQ(flagged[0].at("k").as_int(), 2);
 }
 
+// CLI11 takes "[a,b]" for a list where an option may have several values.
+TEST_F(StudyVerbs, TextBetweenBracketsIsText) {
+  const std::string text = "[INST] hello, world [/INST]";
+  const Json one = json({"run", model(), "-p", text, "--max-tokens", "2"});
+  EXPECT_EQ(one.at("prompt").as_string(), text);
+  const auto two = good({"run", model(), "-p", text, "-p", "hi", "--max-tokens", "2", "--json"});
+  EXPECT_EQ(lines_of(two.out).size(), 2U) << two.out;
+}
+
+TEST_F(StudyVerbs, NumbersThatCannotBeAreRefusedBeforeAnyWork) {
+  const auto found = [&](const Words& more) {
+    Words words = {"find", "--model", model(),      "--sae",      sae(),    "--task",
+                   task(), "--out",   path("none"), "--no-check", "--quiet"};
+    words.insert(words.end(), more.begin(), more.end());
+    return words;
+  };
+  bad(found({"--contents", "-3"}), 1, {"contents is -3"});
+  bad(found({"--placement", "post,post"}), 1, {"post twice"});
+  bad(found({"--task", task()}), 2, {"named twice"});
+  bad({"find", "--model", model(), "--sae", sae(), "--task", task(), "--out", "", "--no-check", "--quiet"}, 1,
+      {"empty name"});
+  EXPECT_FALSE(file_exists(path("none/results.sqlite")));
+}
+
 // The study of one model keeps it, and one SAE at each layer; another find adds to it.
 TEST_F(StudyVerbs, ASecondFindAddsToTheStudy) {
   const auto found = [&](const std::string& sae_path, const std::string& task_path) {

@@ -111,6 +111,13 @@ void add_load_flags(CLI::App* verb, LoadOptions& options) {
       ->capture_default_str();
 }
 
+void add_texts(CLI::App* verb, const std::string& flags, std::vector<std::string>& texts, const std::string& help) {
+  verb->add_option_function<std::string>(
+          flags, [&texts](const std::string& text) { texts.push_back(text); }, help)
+      ->trigger_on_parse()
+      ->type_name("TEXT ...");
+}
+
 Loaded load_engine(const std::string& model, const LoadOptions& options) {
   Loaded out;
   out.model = Model::load(model, options);
@@ -224,7 +231,7 @@ std::vector<std::string> read_prompts(const std::string& path) {
   return texts;
 }
 
-std::vector<int32_t> parse_ids(const std::string& text) {
+std::vector<int32_t> parse_ids(const std::string& text, const std::string& flag) {
   std::vector<int32_t> ids;
   size_t begin = 0;
   while (begin <= text.size()) {
@@ -232,7 +239,7 @@ std::vector<int32_t> parse_ids(const std::string& text) {
     int32_t id = 0;
     const auto [rest, ec] = std::from_chars(text.data() + begin, text.data() + end, id);
     if (ec != std::errc() || rest != text.data() + end) {
-      throw UsageError("--ids: \"" + text.substr(begin, end - begin) + "\" is not a token id; expected 1,2,3");
+      throw UsageError(flag + ": \"" + text.substr(begin, end - begin) + "\" is not a whole number; expected 1,2,3");
     }
     ids.push_back(id);
     begin = end + 1;

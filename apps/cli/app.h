@@ -85,6 +85,9 @@ struct FilePrompt {
 std::vector<FilePrompt> read_prompts_or_ids(const std::string& path);
 std::vector<std::string> read_prompts(const std::string& path);  // the same, texts only
 int32_t token_id(const Json& id, const std::string& where);      // throws Error naming the place and the value
-std::vector<int32_t> parse_ids(const std::string& text);         // "1,2,3"
+// "1,2,3"; the error speaks of `flag`.
+std::vector<int32_t> parse_ids(const std::string& text, const std::string& flag = "--ids");
+// One text after each use of the flag, word for word: CLI11 would take "[a,b]" for a list.
+void add_texts(CLI::App* verb, const std::string& flags, std::vector<std::string>& texts, const std::string& help);
 
 }  // namespace saif::cli

@@ -32,7 +32,8 @@ std::vector<std::string> sae_paths(const std::vector<std::string>& arguments) {
 
 std::vector<std::shared_ptr<const Sae>> load_saes(const std::vector<std::string>& paths) {
   std::vector<std::shared_ptr<const Sae>> out;
-  for (const std::string& path : paths) out.push_back(Sae::load(path));
+  for (const std::string& path : paths)
+    out.push_back(Sae::load(fs::absolute(path).string()));  // a study outlives this folder
   std::sort(out.begin(), out.end(), [](const auto& a, const auto& b) {
     const std::string &x = a->config().site, &y = b->config().site;
     return x.size() != y.size() ? x.size() < y.size() : x < y;

@@ -71,7 +71,7 @@ void add_capture(CLI::App& root, Context& context) {
   auto o = std::make_shared<Options>();
   CLI::App* verb = add_verb(root, context, "capture", "Activations at named sites, into a safetensors file");
   verb->add_option("model", o->model, "folder, .gguf file or short name")->required();
-  verb->add_option("-p,--prompt", o->prompts, "a text; may be repeated");
+  add_texts(verb, "-p,--prompt", o->prompts, "a text; may be repeated");
   verb->add_option("--file", o->file, "a text per line, or JSON lines with \"prompt\", \"text\" or \"ids\"");
   verb->add_option("--ids", o->ids, "token ids: 1,2,3");
   verb->add_option("--site", o->sites, "blocks.24.hook_resid_post, logits, ...; several allowed")

@@ -18,7 +18,7 @@ std::pair<int, int> parse_latent(const std::string& text) {
   const size_t colon = text.find(':');
   if (colon == std::string::npos)
     throw UsageError("--latent is \"" + text + "\"; expected LAYER:LATENT, such as 24:1234");
-  return {parse_ids(text.substr(0, colon)).front(), parse_ids(text.substr(colon + 1)).front()};
+  return {parse_ids(text.substr(0, colon), "--latent").front(), parse_ids(text.substr(colon + 1), "--latent").front()};
 }
 
 std::string join(const std::vector<TokenWeight>& tokens) {

@@ -94,7 +94,12 @@ Json merged_manifest(const Study& study, Json manifest, const std::vector<Task>&
 void find(const Context& context, Options& o) {
   o.find.seed = context.seed;
   std::vector<Task> tasks;
-  for (const std::string& name : o.tasks) tasks.push_back(load_task(name));
+  for (const std::string& name : o.tasks) {
+    tasks.push_back(load_task(name));
+    for (size_t i = 0; i + 1 < tasks.size(); ++i) {
+      if (tasks[i].name == tasks.back().name) throw UsageError("find: task " + tasks.back().name + " is named twice");
+    }
+  }
   const std::vector<Content> contents = of_split(load_contents(o.contents), Split::kDiscovery);
   const auto saes = load_saes(sae_paths(o.saes));
   const Loaded loaded = load_for_study(o.model, o.dtype);

@@ -137,14 +137,14 @@ void add_run(CLI::App& root, Context& context) {
   auto o = std::make_shared<Options>();
   CLI::App* verb = add_verb(root, context, "run", "Generate text, steered or not");
   verb->add_option("model", o->model, "folder, .gguf file or short name")->required();
-  verb->add_option("-p,--prompt", o->prompts, "a prompt; several make one batch")->take_all();
+  add_texts(verb, "-p,--prompt", o->prompts, "a prompt; several make one batch");
   verb->add_option("--file", o->file, "a prompt per line, or JSON lines with \"prompt\" or \"ids\"");
   verb->add_option("--ids", o->ids, "the prompt as token ids: 1,2,3");
   verb->add_option("--max-tokens", o->max_tokens, "new tokens at most")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
   add_options(verb, o->sampling);
-  verb->add_option("--stop", o->stop, "the text ends before this string; may be repeated");
+  add_texts(verb, "--stop", o->stop, "the text ends before this string; may be repeated");
   verb->add_option("--logprobs", o->logprobs, "report the K likeliest tokens")->capture_default_str();
   verb->add_option("--batch", o->batch, "sequences decoded together")
       ->capture_default_str()

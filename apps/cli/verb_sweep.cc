@@ -16,7 +16,7 @@ struct Options {
 std::vector<int> parse_layers(const std::string& text) {
   if (text == "all") return {};
   std::vector<int> out;
-  for (const int32_t layer : parse_ids(text)) out.push_back(layer);
+  for (const int32_t layer : parse_ids(text, "--layer")) out.push_back(layer);
   return out;
 }
 

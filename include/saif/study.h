@@ -38,7 +38,7 @@ struct FindOptions {
     v("placement", placement, "where the instruction stands: post, pre or post,pre");
     v("rank", rank, "sensitivity, specificity, specific_mean (specificity x mean) or mean_difference");
     v("stats", stats, "mean and deviation over all prompts, or over the active ones");
-    v("contents", contents, "discovery contents used");
+    v("contents", contents, "discovery contents used; 0 is all");
     v("variants", variants, "wordings used; 0 is all");
     v("max-density", max_density, "leave out latents active on a larger share of ordinary tokens");
     v("keep", keep, "latents kept per layer and ranking");

@@ -118,7 +118,7 @@ struct SweepOptions {
     v("rounds", rounds, "of the search, unless full");
     v("trials", trials, "settings drawn at random");
     v("seed", seed, "of the drawing");
-    v("contents", contents, "tuning contents per cell");
+    v("contents", contents, "tuning contents per cell; 0 is all");
     v("screen", screen, "contents of a first pass over a large stage, whose best fifth goes on; 0: none");
     v("confirm", confirm, "best cells run again on all tuning contents");
   }

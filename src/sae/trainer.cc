@@ -205,6 +205,9 @@ SaeTrainer::StepStats SaeTrainer::Impl::run(Mat<const float> x, Mat<const float>
   now.live.transpose(d_sae);
   stats.auxiliary_loss = auxiliary_pass() / now.unit;
   stats.loss = error_sum / now.unit + extra + stats.penalty + options.auxiliary_weight * stats.auxiliary_loss;
+  if (!std::isfinite(stats.loss)) {
+    throw Error(Errc::kRefused, "training: the loss is not finite any more; lower the learning rate (--lr)");
+  }
   std::vector<double> mean = column_sums(target);
   for (double& m : mean) m /= static_cast<double>(n);
   const double variance = spread(target, mean);

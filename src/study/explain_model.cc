@@ -167,7 +167,7 @@ Tensor random_rows(const Sae& sae, std::span<const int32_t> explained, const Exp
   }
   Rng rng(static_cast<uint64_t>(options.seed), 11);
   shuffle(all, rng);
-  all.resize(std::min(all.size(), static_cast<size_t>(std::max(options.draws, 0))));
+  all.resize(std::min(all.size(), static_cast<size_t>(options.draws)));
   return sae.decoder_rows(all);
 }
 
@@ -281,6 +281,17 @@ std::vector<std::vector<LatentExplanation>> explain_latents(Engine& engine, std:
                                                             std::span<const std::vector<int32_t>> documents,
                                                             std::span<const std::string> words,
                                                             const ExplainOptions& options, const Control& control) {
+  for (const auto& [name, value] : {std::pair("tokens", options.tokens),
+                                    {"contexts", options.contexts},
+                                    {"window", options.window},
+                                    {"neighbours", options.neighbours}}) {
+    if (value < 0) {
+      throw Error(Errc::kInvalidArgument, std::string(name) + " is " + std::to_string(value) + "; expected 0 or more");
+    }
+  }
+  if (options.draws < 1) {
+    throw Error(Errc::kInvalidArgument, "draws is " + std::to_string(options.draws) + "; expected 1 or more");
+  }
   check_sets(engine, sets);
   if (documents.empty()) throw Error(Errc::kInvalidArgument, "explaining latents: no text to look at them in");
   Watch watch(sets, options);

@@ -70,7 +70,11 @@ std::vector<Placement> parse_placements(const std::string& text) {
   size_t begin = 0;
   while (begin <= text.size()) {
     const size_t end = std::min(text.find(',', begin), text.size());
-    out.push_back(parse_placement(text.substr(begin, end - begin)));
+    const Placement placement = parse_placement(text.substr(begin, end - begin));
+    if (std::find(out.begin(), out.end(), placement) != out.end()) {
+      throw Error(Errc::kInvalidArgument, "placement names " + std::string(name_of(placement)) + " twice");
+    }
+    out.push_back(placement);
     if (out.back() == Placement::kNone) {
       throw Error(Errc::kInvalidArgument, "placement none holds no instruction; expected post, pre or post,pre");
     }
@@ -230,7 +234,10 @@ std::vector<float> mean_rows(Mat<const float> h, std::span<const int64_t> rows) 
 // of that many contents.
 Interval interval_of_shares(const std::vector<double>& shares, const BootstrapOptions& bootstrap) {
   const auto [least, most] = std::minmax_element(shares.begin(), shares.end());
-  if (*least < *most) return bootstrap_mean(shares, bootstrap);
+  if (*least < *most) {
+    const Interval drawn = bootstrap_mean(shares, bootstrap);
+    return {drawn.low, std::min(drawn.high, 1.0)};  // sums of wordings' shares round
+  }
   const auto n = static_cast<int64_t>(shares.size());
   const Interval wilson = wilson_interval(std::llround(*least * static_cast<double>(n)), n, bootstrap.level);
   return {std::min(wilson.low, *least), std::max(wilson.high, *least)};
@@ -333,6 +340,10 @@ void check_find(const Engine& engine, std::span<const std::shared_ptr<const Sae>
     refuse("stats \"" + options.stats + "\" is unknown; expected all or active");
   }
   if (options.k < 1) refuse("k is " + std::to_string(options.k) + "; expected 1 or more");
+  if (options.contents < 0)
+    refuse("contents is " + std::to_string(options.contents) + "; expected 1 or more, or 0 for all");
+  if (options.variants < 0)
+    refuse("variants is " + std::to_string(options.variants) + "; expected 1 or more, or 0 for all");
   if (options.keep < 1) refuse("keep is " + std::to_string(options.keep) + "; expected 1 or more");
   if (!(options.max_density > 0)) {
     refuse("max-density is " + Json(options.max_density).dump() + "; expected a share above 0, 1 for no limit");

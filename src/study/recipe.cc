@@ -116,6 +116,17 @@ SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Re
     for (const std::string& m : kMethods) message += " " + m;
     throw Error(Errc::kInvalidArgument, message);
   }
+  if (recipe.method == "none" || recipe.method == "prompt") {
+    throw Error(Errc::kInvalidArgument, "method " + recipe.method +
+                                            " has no vector; expected saif, diffmean, random or "
+                                            "random_latents");
+  }
+  for (const auto& [name, value] : {std::pair("beta", recipe.beta), {"scale", recipe.scale}, {"decay", recipe.decay}}) {
+    if (!std::isfinite(value)) throw Error(Errc::kInvalidArgument, std::string(name) + " is not a finite number");
+  }
+  if (recipe.decay < 0) {
+    throw Error(Errc::kInvalidArgument, "decay is " + short_number(recipe.decay) + "; expected 0 or more");
+  }
   std::vector<double> v;
   Json latents = Json::array(), strengths = Json::array();
   if (recipe.method == "diffmean") {
@@ -152,6 +163,9 @@ SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Re
                              {"latents", latents},
                              {"strengths", strengths},
                              {"sae_sha256", discovery.sae_sha256}});
+  if (!std::isfinite(out.norm())) {
+    throw Error(Errc::kInvalidArgument, "the vector is not finite: beta is " + short_number(recipe.beta));
+  }
   if (out.norm() <= 0) {
     throw Error(Errc::kRefused, "the " + recipe.method + " vector of task " + discovery.task + " at " + discovery.site +
                                     " is zero: it would change nothing");

@@ -122,6 +122,20 @@ TEST(Recipe, ControlsHaveTheNormOfWhatTheyControl) {
   }
 }
 
+TEST(Recipe, NoVectorOfNothingAndNoneThatIsNotFinite) {
+  const auto sae = random_sae();
+  const auto refusal = [&](const std::function<void(Recipe&)>& change) {
+    Recipe r;
+    change(r);
+    return message_of([&] { build_vector(example(), *sae, r); });
+  };
+  EXPECT_NE(refusal([](Recipe& r) { r.method = "none"; }).find("has no vector"), std::string::npos);
+  EXPECT_NE(refusal([](Recipe& r) { r.beta = std::nan(""); }).find("beta"), std::string::npos);
+  EXPECT_NE(refusal([](Recipe& r) { r.beta = 1e300; }).find("not finite"), std::string::npos);
+  EXPECT_NE(refusal([](Recipe& r) { r.scale = INFINITY; }).find("scale"), std::string::npos);
+  EXPECT_NE(refusal([](Recipe& r) { r.decay = -1; }).find("decay is -1"), std::string::npos);
+}
+
 TEST(Recipe, ControlsHaveSeveralDraws) {
   const auto sae = random_sae();
   Recipe r;

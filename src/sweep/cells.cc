@@ -72,25 +72,30 @@ std::vector<CellDone> run_cells(Study& study, Engine& engine, const Task& task, 
   for (const CellRequest& request : requests) {
     const std::string key = cell_key(task, request.recipe, request.vectors, contents, conditions);
     CellDone& cell = out.emplace_back(CellDone{{key, task.name, split, conditions, {}}, false});
-    if (study.has_cell(key)) {
-      cell.row.result = study.cell(key);
-      const bool score = options.perplexity && wants_score(cell.row.result);
-      if (score && can_score(cell.row.result)) unscored.push_back(out.size() - 1);
-      if (!score || can_score(cell.row.result)) continue;
+    if (study.has_cell(key)) cell.row.result = study.cell(key);
+    const bool score = options.perplexity && wants_score(cell.row.result);
+    cell.computed = cell.row.result.answers.empty() || (score && !can_score(cell.row.result));
+    if (cell.computed) {
+      missing.push_back({&task, request.recipe, request.vectors});
+      where.push_back(out.size() - 1);
     }
-    cell.computed = true;
-    missing.push_back({&task, request.recipe, request.vectors});
-    where.push_back(out.size() - 1);
+    if (options.perplexity && (cell.computed || score)) unscored.push_back(out.size() - 1);
   }
-  if (!missing.empty()) {
-    evaluate(engine, missing, contents, options, control, [&](size_t i, const MethodResult& result) {
+  if (!missing.empty()) {  // kept as they finish: perplexities come after all answers
+    EvalOptions answers = options;
+    answers.perplexity = false;
+    evaluate(engine, missing, contents, answers, control, [&](size_t i, const MethodResult& result) {
       out[where[i]].row.result = result;
       study.save_cell(out[where[i]].row);
     });
   }
-  for (const size_t i : unscored) {
-    measure_perplexity(engine, {&out[i].row.result, 1}, contents, control);
-    study.save_cell(out[i].row);
+  if (unscored.empty()) return out;
+  std::vector<MethodResult> scored;
+  for (const size_t i : unscored) scored.push_back(out[i].row.result);
+  measure_perplexity(engine, scored, contents, control);
+  for (size_t i = 0; i < unscored.size(); ++i) {
+    out[unscored[i]].row.result = std::move(scored[i]);
+    study.save_cell(out[unscored[i]].row);
   }
   return out;
 }

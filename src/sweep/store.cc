@@ -294,6 +294,7 @@ class SqliteStudy : public Study {
 }  // namespace
 
 std::unique_ptr<Study> Study::open(const std::string& folder, Mode mode) {
+  if (folder.empty()) throw Error(Errc::kInvalidArgument, "the study's folder has an empty name; give one");
   return std::make_unique<SqliteStudy>(folder, mode);
 }
 

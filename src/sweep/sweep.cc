@@ -159,6 +159,9 @@ void check_options(const SweepOptions& o) {
     throw Error(Errc::kInvalidArgument, "order \"" + o.order + "\" is unknown; expected coordinate, random or full");
   }
   if (o.trials < 1) throw Error(Errc::kInvalidArgument, "trials is " + std::to_string(o.trials) + "; at least 1");
+  if (o.contents < 0) {
+    throw Error(Errc::kInvalidArgument, "contents is " + std::to_string(o.contents) + "; at least 1, or 0 for all");
+  }
   if (o.rounds < 1) throw Error(Errc::kInvalidArgument, "rounds is " + std::to_string(o.rounds) + "; at least 1");
   if (o.method != "saif" && o.method != "diffmean") {
     throw Error(Errc::kInvalidArgument, "method \"" + o.method + "\" cannot be swept; expected saif or diffmean");
