@@ -90,8 +90,14 @@ Json inspect_any(const Context& context, const Options& o) {
     return inspect_sae(context, o);
   }
   if (Sae::recognises(o.path)) return inspect_sae(context, o);
-  if (fs::exists(path) && path.extension() == ".safetensors") return inspect_vector(o.path);
-  if (fs::exists(path) && path.extension() != ".gguf") return inspect_sae(context, o);
+  if (fs::exists(path) && (path.filename() == "tokenizer.json" || path.filename() == "tokenizer.model")) {
+    return inspect_tokenizer(fs::absolute(path).parent_path().string());
+  }
+  const std::string extension = path.extension().string();
+  if (fs::exists(path) && (extension == ".npz" || extension == ".pt" || extension == ".bin")) {
+    return inspect_sae(context, o);
+  }
+  if (fs::exists(path) && extension != ".gguf") return inspect_vector(o.path);
   return inspect_model(o.path);
 }
 
