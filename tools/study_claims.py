@@ -146,7 +146,7 @@ def claim_of_beta(study, tasks, sweeps):
         by_beta = {beta: study.find(task, "tuning", 16, **names, **numbers, beta=beta) for beta in (0.0, 1.0)}
         if all(by_beta.values()):
             pairs[task] = tuple(by_beta[beta][-1][1] for beta in (1.0, 0.0))
-    if not pairs:
+    if len(pairs) < 3:  # the search met both values at the best of the rest in too few tasks to say anything
         return []
     return [claim("One deviation above the mean (beta = 1) steers better than the mean (beta = 0)", pairs, "at beta = 1", "at beta = 0",
                   "all else at the task's best, tuning split; strength was chosen with beta")]
