@@ -240,11 +240,12 @@ void numbers(Html& page, const Json& report) {
     }
   }
   close_table(page);
-  page.element("p",
-               "checker: the answer does what was asked. strict: and it is fluent. loose: strict under some relaxation "
-               "of the answer. quality: harmonic mean of strict and fluent shares. perplexity: median, under the "
-               "unsteered model. Intervals are Wilson's.",
-               {{"class", "note"}});
+  page.element(
+      "p",
+      "checker: the answer does what was asked. strict: and it is fluent. loose: strict under some relaxation "
+      "of the answer. quality: harmonic mean of the checker's and the fluent share. perplexity: median, under the "
+      "unsteered model. Intervals are Wilson's.",
+      {{"class", "note"}});
 }
 
 }  // namespace
