@@ -458,6 +458,11 @@ TEST_F(StudyVerbs, NumbersThatCannotBeAreRefusedBeforeAnyWork) {
   EXPECT_FALSE(file_exists(path("none/results.sqlite")));
 }
 
+TEST_F(StudyVerbs, TheDemoLooksAtItsOutputsFirst) {
+  bad({"demo", "--model", model(), "--json", path("no/such/folder.json"), "--quiet"}, 1,
+      {"no/such", "cannot be written"});
+}
+
 // The study of one model keeps it, and one SAE at each layer; another find adds to it.
 TEST_F(StudyVerbs, ASecondFindAddsToTheStudy) {
   const auto found = [&](const std::string& sae_path, const std::string& task_path) {

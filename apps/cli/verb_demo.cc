@@ -1,7 +1,11 @@
 // The whole study on SmolLM2 in a minute and a half: find, steer and test ten instructions live, at the settings that a
 // committed study fixed on the tuning split.
+#include <unistd.h>
+
 #include <algorithm>
+#include <cerrno>
 #include <chrono>
+#include <cstring>
 #include <filesystem>
 #include <map>
 
@@ -281,7 +285,19 @@ Json report_json(const Plan& plan, const Outcome& outcome, const Json& manifest,
   return out;
 }
 
+// Before minutes of work: a file that cannot be written at their end.
+void check_outputs(const Options& o) {
+  for (const std::string& path : {o.json_file, o.report, o.svg}) {
+    if (path.empty() || path == "-") continue;
+    const std::string folder = std::filesystem::absolute(path).parent_path().string();
+    if (::access(folder.c_str(), W_OK) != 0) {
+      throw Error(Errc::kIo, path + ": cannot be written: " + folder + ": " + std::strerror(errno));
+    }
+  }
+}
+
 void demo(const Context& context, const Options& o) {
+  check_outputs(o);
   const auto start = Clock::now();
   const Plan plan = read_plan(o);
   const auto saes = needed_saes(plan);
