@@ -94,6 +94,25 @@ std::vector<double> random_direction(size_t d, Rng rng) {
   return v;
 }
 
+void check_recipe(const Recipe& recipe) {
+  if (std::find(kMethods.begin(), kMethods.end(), recipe.method) == kMethods.end()) {
+    std::string message = "method \"" + recipe.method + "\" is unknown; expected one of";
+    for (const std::string& m : kMethods) message += " " + m;
+    throw Error(Errc::kInvalidArgument, message);
+  }
+  if (recipe.method == "none" || recipe.method == "prompt") {
+    throw Error(Errc::kInvalidArgument, "method " + recipe.method +
+                                            " has no vector; expected saif, diffmean, random or "
+                                            "random_latents");
+  }
+  for (const auto& [name, value] : {std::pair("beta", recipe.beta), {"scale", recipe.scale}, {"decay", recipe.decay}}) {
+    if (!std::isfinite(value)) throw Error(Errc::kInvalidArgument, std::string(name) + " is not a finite number");
+  }
+  if (recipe.decay < 0) {
+    throw Error(Errc::kInvalidArgument, "decay is " + short_number(recipe.decay) + "; expected 0 or more");
+  }
+}
+
 }  // namespace
 
 std::string label_of(const Recipe& r) {
@@ -111,22 +130,7 @@ std::string label_of(const Recipe& r) {
 }
 
 SteeringVector build_vector(const Discovery& discovery, const Sae& sae, const Recipe& recipe) {
-  if (std::find(kMethods.begin(), kMethods.end(), recipe.method) == kMethods.end()) {
-    std::string message = "method \"" + recipe.method + "\" is unknown; expected one of";
-    for (const std::string& m : kMethods) message += " " + m;
-    throw Error(Errc::kInvalidArgument, message);
-  }
-  if (recipe.method == "none" || recipe.method == "prompt") {
-    throw Error(Errc::kInvalidArgument, "method " + recipe.method +
-                                            " has no vector; expected saif, diffmean, random or "
-                                            "random_latents");
-  }
-  for (const auto& [name, value] : {std::pair("beta", recipe.beta), {"scale", recipe.scale}, {"decay", recipe.decay}}) {
-    if (!std::isfinite(value)) throw Error(Errc::kInvalidArgument, std::string(name) + " is not a finite number");
-  }
-  if (recipe.decay < 0) {
-    throw Error(Errc::kInvalidArgument, "decay is " + short_number(recipe.decay) + "; expected 0 or more");
-  }
+  check_recipe(recipe);
   std::vector<double> v;
   Json latents = Json::array(), strengths = Json::array();
   if (recipe.method == "diffmean") {
