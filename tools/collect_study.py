@@ -55,11 +55,6 @@ def slim(row):
     return {key: rounded(row[key]) for key in KEEP if key in row}
 
 
-def optional(work, name, key):
-    path = os.path.join(work, name + ".json")
-    return read(path)[key] if os.path.exists(path) else []
-
-
 def training(path):
     """What the bundled SAEs' training reported, a line per site."""
     if not path or not os.path.exists(path):

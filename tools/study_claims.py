@@ -37,9 +37,16 @@ class Study:
                 if contents in (0, len(strict)) and all(same(recipe.get(k), v) for k, v in wanted.items())]
 
 
+    def answers(self, task, split, contents, recipe, **changes):
+        """{content: strict} of the cell of a recipe, some of its values changed; None where there is none."""
+        names = ("method", "layer", "k", "rank", "placement", "op", "norm-preserving")
+        wanted = {**{name: recipe[name] for name in names},
+                  **{name: float(recipe[name]) for name in ("beta", "scale", "decay")}, **changes}
+        found = self.find(task, split, contents, **wanted)
+        return found[-1][1] if found else None
+
+
 def same(found, wanted):
-    if isinstance(wanted, (set, frozenset)):
-        return found in wanted
     if isinstance(wanted, float) and isinstance(found, (int, float)):
         return abs(found - wanted) < 1e-9
     return found == wanted
@@ -121,12 +128,9 @@ def claim_of_layer(study, tasks, grids):
         for c in grids.get(task, []):
             if c["k"] != 15:
                 continue
-            names = {name: c[name] for name in ("layer", "k", "rank")}
-            numbers = {name: float(c[name]) for name in ("beta", "scale", "decay")}
-            stored = study.find(task, "tuning", 16, method="saif", placement="post", **names, **numbers,
-                                **{"op": c["op"], "norm-preserving": c["norm_preserving"]})
+            stored = study.answers(task, "tuning", 16, {**c, "norm-preserving": c["norm_preserving"]})
             if stored:
-                cells[c["layer"]] = stored[-1][1]
+                cells[c["layer"]] = stored
         if len(cells) == len(layers):
             pairs[task] = (cells.pop(layers[-1]), cross_fitted(list(cells.values())))
     if not pairs:
@@ -141,11 +145,9 @@ def claim_of_beta(study, tasks, sweeps):
     pairs = {}
     for task in tasks:
         best = sweeps[task]["best"]["recipe"]
-        names = {name: best[name] for name in ("method", "layer", "k", "rank", "placement", "op", "norm-preserving")}
-        numbers = {name: float(best[name]) for name in ("scale", "decay")}
-        by_beta = {beta: study.find(task, "tuning", 16, **names, **numbers, beta=beta) for beta in (0.0, 1.0)}
-        if all(by_beta.values()):
-            pairs[task] = tuple(by_beta[beta][-1][1] for beta in (1.0, 0.0))
+        sides = [study.answers(task, "tuning", 16, best, beta=beta) for beta in (1.0, 0.0)]
+        if all(sides):
+            pairs[task] = tuple(sides)
     if len(pairs) < 3:  # the search met both values at the best of the rest in too few tasks to say anything
         return []
     return [claim("One deviation above the mean (beta = 1) steers better than the mean (beta = 0)", pairs, "at beta = 1", "at beta = 0",
@@ -157,13 +159,8 @@ def claim_of_placement(study, tasks, sweeps, pres):
     for task in tasks:
         if task not in pres:
             continue
-        sides = []
-        for result in (sweeps[task], pres[task]):
-            best = result["best"]["recipe"]
-            names = {name: best[name] for name in ("method", "layer", "k", "rank", "placement", "op", "norm-preserving")}
-            stored = study.find(task, "test", result["best"]["test"]["n"], **names,
-                                **{name: float(best[name]) for name in ("beta", "scale", "decay")})
-            sides.append(stored[-1][1] if stored else None)
+        sides = [study.answers(task, "test", result["best"]["test"]["n"], result["best"]["recipe"])
+                 for result in (sweeps[task], pres[task])]
         if all(sides):
             pairs[task] = tuple(sides)
     if not pairs:
