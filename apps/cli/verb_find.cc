@@ -78,15 +78,12 @@ Json merged_manifest(const Study& study, Json manifest, const std::vector<Task>&
       if (!known) manifest["saes"].push_back(old);
     }
   }
-  if (const Json* files = before.find("tasks")) manifest["tasks"] = *files;
+  for (const char* key : {"tasks", "options_of"}) {
+    if (const Json* earlier = before.find(key)) manifest[key] = *earlier;
+  }
   for (const Task& task : tasks) {
     manifest["tasks"][task.name] = std::filesystem::absolute(task.path).string();
     manifest["options_of"][task.name] = manifest.at("options");
-  }
-  if (const Json* options = before.find("options_of")) {
-    for (const auto& [task, earlier] : options->members()) {
-      if (!manifest.at("options_of").contains(task)) manifest["options_of"][task] = earlier;
-    }
   }
   return manifest;
 }
