@@ -59,6 +59,11 @@ class StudyTest : public testing::Test {
  protected:
   StudyTest() : engine_(test::tiny(), line_tokenizer()), task_(letters_task("q", "a")) {}
 
+  Discovery discovery_of(const std::shared_ptr<const Sae>& sae) {
+    return find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_)[0]
+        .discoveries[0];
+  }
+
   // Latent 5 reads the difference between prompts with and without the instruction and fires above its middle; the
   // others are random directions.
   std::shared_ptr<const Sae> planted_sae() {
@@ -165,9 +170,7 @@ TEST_F(StudyTest, RefusesAnSaeOfAnotherWidthAndALargeK) {
 TEST_F(StudyTest, MethodsDoNotSeeEachOther) {
   const auto sae = planted_sae();
   const std::vector<Content> contents = contents_of(Split::kTest, 10);
-  const Discovery d =
-      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_)[0]
-          .discoveries[0];
+  const Discovery d = discovery_of(sae);
   EvalOptions options;
   options.decode.max_new_tokens = 6;
   options.perplexity = true;
@@ -298,9 +301,7 @@ TEST_F(StudyTest, ALargeStageIsScreenedOnFewContents) {
 TEST_F(StudyTest, PerplexityIsAddedToCellsThatWereAnsweredWithout) {
   const auto sae = planted_sae();
   const std::vector<Content> contents = contents_of(Split::kTest, 6);
-  const Discovery d =
-      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_)[0]
-          .discoveries[0];
+  const Discovery d = discovery_of(sae);
   const std::string folder = testing::TempDir() + "saif_study_score_" + std::to_string(::getpid());
   fs::remove_all(folder);
   const auto study = Study::open(folder, Study::Mode::kCreateOrOpen);
@@ -363,9 +364,7 @@ TEST_F(StudyTest, WhatCannotBeSearchedIsRefused) {
 // A latent that fires with the instruction on every content: an interval of no width would claim certainty.
 TEST_F(StudyTest, AgreementOfFewContentsIsNoCertainty) {
   const auto sae = planted_sae();
-  const Discovery d =
-      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_)[0]
-          .discoveries[0];
+  const Discovery d = discovery_of(sae);
   for (const LatentStats& s : d.latents) {
     EXPECT_LE(s.ci.low, s.sensitivity);
     EXPECT_GE(s.ci.high, s.sensitivity);
@@ -380,9 +379,7 @@ TEST_F(StudyTest, AgreementOfFewContentsIsNoCertainty) {
 TEST_F(StudyTest, DrawsOfAControlAreSharedOutOverTheContents) {
   const auto sae = planted_sae();
   const std::vector<Content> contents = contents_of(Split::kTest, 6);
-  const Discovery d =
-      find_latents(engine_, {&sae, 1}, {&task_, 1}, contents_of(Split::kDiscovery, 8), find_options(), control_)[0]
-          .discoveries[0];
+  const Discovery d = discovery_of(sae);
   Recipe r;
   r.method = "random";
   r.layer = 1;

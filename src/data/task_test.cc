@@ -4,14 +4,16 @@
 #include <unistd.h>
 
 #include <filesystem>
-#include <functional>
 #include <map>
 #include <set>
 
 #include "base/file.h"
+#include "support/message_of.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 class TempFile {
  public:
@@ -26,15 +28,6 @@ class TempFile {
   static inline int count = 0;
   std::string path_;
 };
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
-}
 
 TEST(Tasks, EveryBundledTaskHasWordingsTranslationsAndUnrelatedInstructions) {
   const std::vector<std::string> names = task_names();

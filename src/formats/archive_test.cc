@@ -3,7 +3,6 @@
 #include <unistd.h>
 
 #include <cstring>
-#include <functional>
 
 #include "base/file.h"
 #include "formats/npz.h"
@@ -11,9 +10,12 @@
 #include "formats/torch_file.h"
 #include "formats/zip.h"
 #include "support/archives.h"
+#include "support/message_of.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 using test::npy;
 using test::torch_pickle;
@@ -39,15 +41,6 @@ class TemporaryFile {
  private:
   std::string path_;
 };
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
 
 TEST(Zip, MembersLieWhereTheDirectorySays) {
   const std::string archive = zip({{"a.txt", "hello"}, {"b/c", ""}});
@@ -188,8 +181,8 @@ TEST(Npz, AChangedByteIsAnErrorUnlessNotVerified) {
   std::string archive = zip({{"x.npy", npy("<f4", "(2,)", floats({7, 8}))}});
   archive[archive.find(floats({7}))] ^= 1;
   const TemporaryFile file(archive);
-  EXPECT_NE(error_of([&] { (void)open_npz(file.path()); }).find("x.npy"), std::string::npos);
-  EXPECT_EQ(error_of([&] { (void)open_npz(file.path(), false); }), "");
+  EXPECT_NE(message_of([&] { (void)open_npz(file.path()); }).find("x.npy"), std::string::npos);
+  EXPECT_EQ(message_of([&] { (void)open_npz(file.path(), false); }), "");
 }
 
 TEST(Torch, AChangedByteIsAnErrorThatNamesTheMember) {
@@ -197,12 +190,12 @@ TEST(Torch, AChangedByteIsAnErrorThatNamesTheMember) {
       zip({{"a/data.pkl", torch_pickle({{"w", "FloatStorage", "0", 2, 0, {2}, {1}}})}, {"a/data/0", floats({7, 8})}});
   archive[archive.find(floats({7}))] ^= 1;
   const TemporaryFile file(archive);
-  EXPECT_NE(error_of([&] { (void)TorchFile::open(file.path()); }).find("a/data/0"), std::string::npos);
-  EXPECT_EQ(error_of([&] { (void)TorchFile::open(file.path(), false); }), "");
+  EXPECT_NE(message_of([&] { (void)TorchFile::open(file.path()); }).find("a/data/0"), std::string::npos);
+  EXPECT_EQ(message_of([&] { (void)TorchFile::open(file.path(), false); }), "");
   // A checksum that was never written.
   archive.replace(archive.rfind(std::string("PK\1\2", 4)) + 16, 4, std::string(4, '\0'));
   const TemporaryFile without(archive);
-  EXPECT_EQ(error_of([&] { (void)TorchFile::open(without.path()); }), "");
+  EXPECT_EQ(message_of([&] { (void)TorchFile::open(without.path()); }), "");
 }
 
 TEST(Torch, StridesAndOffsetsAreHonoured) {
@@ -228,7 +221,7 @@ TEST(Torch, TensorsThatDoNotFitTheirStorageAreRefused) {
   };
   for (const test::TorchTensor& tensor : tensors) {
     const TemporaryFile file(zip({{"a/data.pkl", torch_pickle({tensor})}, {"a/data/0", floats({1, 2})}}));
-    const std::string message = error_of([&] { (void)TorchFile::open(file.path()).tensors(); });
+    const std::string message = message_of([&] { (void)TorchFile::open(file.path()).tensors(); });
     EXPECT_NE(message.find("\"w\""), std::string::npos) << message;
   }
 }

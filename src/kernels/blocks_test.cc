@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #include "kernels/backend.h"
@@ -92,9 +93,15 @@ class Blocks : public ::testing::TestWithParam<std::string> {};
 // or by more.
 constexpr std::pair<int64_t, int64_t> kShapes[] = {{1, 1}, {17, 3}, {50, 2}, {96, 1}, {67, 18}};
 
-TEST_P(Blocks, LinearMultipliesThemByBf16) {
-  const auto cpu = make_cpu_backend(GetParam());
-  Random random(21);
+// A product of m rows by a matrix of blocks.
+struct Case {
+  const BlockMatrix& w;
+  Matrix bias, x, start;  // [1, n], [m, k], [m, n]
+  int64_t m, n;
+  std::string what;
+};
+
+void for_each_case(Random& random, const std::function<void(const Case&)>& check) {
   for (const GgmlType type : block_types()) {
     for (const auto& [n, blocks] : kShapes) {
       const int64_t k = blocks * info_of(type).block;
@@ -105,59 +112,55 @@ TEST_P(Blocks, LinearMultipliesThemByBf16) {
         for (const int64_t m : {1, 2, 3, 4, 7, 8, 17, 128}) {
           if (m == 128 && n == 50) continue;
           const Matrix x = random.matrix(m, k, 3), start = random.matrix(m, n, 5);
-          Matrix products(m, n), biased = start, added = start;
-          const LinearPart parts[] = {{w.blocks, nullptr, products.mat(), false},
-                                      {w.blocks, bias.mat().data(), biased.mat(), false},
-                                      {w.blocks, nullptr, added.mat(), true}};
-          cpu->linear(x.mat(), parts, Compute::kBf16);
           const std::string what = std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k) + " " +
                                    name_of(type) + " as " + name_of(dtype);
-          expect_products(*cpu, x, w, products.mat(), what);
-          Matrix with_bias = start, with_start = start;
-          for (int64_t r = 0; r < m; ++r) {
-            for (int64_t o = 0; o < n; ++o) {
-              with_bias.mat()(r, o) = products.mat()(r, o) + bias.mat()(0, o);
-              with_start.mat()(r, o) = start.mat()(r, o) + products.mat()(r, o);
-            }
-          }
-          expect_bits(with_bias.mat(), biased.mat(), what + " and a bias");
-          expect_bits(with_start.mat(), added.mat(), what + " added");
-          expect_bits(start.tail(), biased.tail(), what + ": written past the columns");
+          check({w, bias, x, start, m, n, what});
         }
       }
     }
   }
 }
 
+TEST_P(Blocks, LinearMultipliesThemByBf16) {
+  const auto cpu = make_cpu_backend(GetParam());
+  Random random(21);
+  for_each_case(random, [&](const Case& c) {
+    const auto& [w, bias, x, start, m, n, what] = c;
+    Matrix products(m, n), biased = start, added = start;
+    const LinearPart parts[] = {{w.blocks, nullptr, products.mat(), false},
+                                {w.blocks, bias.mat().data(), biased.mat(), false},
+                                {w.blocks, nullptr, added.mat(), true}};
+    cpu->linear(x.mat(), parts, Compute::kBf16);
+    expect_products(*cpu, x, w, products.mat(), what);
+    Matrix with_bias = start, with_start = start;
+    for (int64_t r = 0; r < m; ++r) {
+      for (int64_t o = 0; o < n; ++o) {
+        with_bias.mat()(r, o) = products.mat()(r, o) + bias.mat()(0, o);
+        with_start.mat()(r, o) = start.mat()(r, o) + products.mat()(r, o);
+      }
+    }
+    expect_bits(with_bias.mat(), biased.mat(), what + " and a bias");
+    expect_bits(with_start.mat(), added.mat(), what + " added");
+    expect_bits(start.tail(), biased.tail(), what + ": written past the columns");
+  });
+}
+
 TEST_P(Blocks, LinearByFloat32HasTheBitsOfTheDequantisedMatrix) {
   const auto cpu = make_cpu_backend(GetParam());
   Random random(28);
-  for (const GgmlType type : block_types()) {
-    for (const auto& [n, blocks] : kShapes) {
-      const int64_t k = blocks * info_of(type).block;
-      if (k > 2048) continue;
-      for (const DType dtype : {DType::kBf16, DType::kF32}) {
-        const BlockMatrix w(random, type, dtype, n, k);
-        const Matrix bias = random.matrix(1, n);
-        for (const int64_t m : {1, 2, 3, 4, 7, 8, 17, 128}) {
-          if (m == 128 && n == 50) continue;
-          const Matrix x = random.matrix(m, k, 3), start = random.matrix(m, n, 5);
-          const bool accumulate = (m + n) % 2 == 0;
-          Matrix expected = start, found = start;
-          const auto call = [&](const WeightView& view, Matrix& y) {
-            const LinearPart part{view, accumulate ? nullptr : bias.mat().data(), y.mat(), accumulate};
-            cpu->linear(x.mat(), {&part, 1}, Compute::kF32);
-          };
-          call(w.plain, expected);
-          call(w.blocks, found);
-          const std::string what = std::to_string(m) + "x" + std::to_string(n) + "x" + std::to_string(k) + " " +
-                                   name_of(type) + " as " + name_of(dtype);
-          expect_bits(expected.mat(), found.mat(), what);
-          expect_bits(start.tail(), found.tail(), what + ": written past the columns");
-        }
-      }
-    }
-  }
+  for_each_case(random, [&](const Case& c) {
+    const auto& [w, bias, x, start, m, n, what] = c;
+    const bool accumulate = (m + n) % 2 == 0;
+    Matrix expected = start, found = start;
+    const auto call = [&](const WeightView& view, Matrix& y) {
+      const LinearPart part{view, accumulate ? nullptr : bias.mat().data(), y.mat(), accumulate};
+      cpu->linear(x.mat(), {&part, 1}, Compute::kF32);
+    };
+    call(w.plain, expected);
+    call(w.blocks, found);
+    expect_bits(expected.mat(), found.mat(), what);
+    expect_bits(start.tail(), found.tail(), what + ": written past the columns");
+  });
 }
 
 // A row has the same bits alone, among few and among many.

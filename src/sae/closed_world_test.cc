@@ -4,7 +4,6 @@
 
 #include <cmath>
 #include <filesystem>
-#include <functional>
 #include <limits>
 
 #include "base/file.h"
@@ -13,25 +12,19 @@
 #include "sae/row_fit.h"
 #include "saif/sae.h"
 #include "support/archives.h"
+#include "support/message_of.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 namespace fs = std::filesystem;
 
 constexpr int64_t kIn = 6, kLatents = 10;
 
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 std::string load_error(const std::string& path) {
-  return error_of([&] { Sae::load(path); });
+  return message_of([&] { Sae::load(path); });
 }
 
 void expect_names(const std::string& message, const std::vector<std::string>& words) {
@@ -208,14 +201,14 @@ class ClosedWorld : public testing::Test {
 TEST_F(ClosedWorld, RowsThatAreNotFiniteAreRefusedByRowAndColumn) {
   const auto sae = Sae::load(sae_lens(lens_config("standard")));
   const Tensor clean = random({2300, kIn});
-  EXPECT_EQ(error_of([&] { (void)measure_fidelity(*sae, clean.f32()); }), "");
+  EXPECT_EQ(message_of([&] { (void)measure_fidelity(*sae, clean.f32()); }), "");
   for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity(),
                           -std::numeric_limits<float>::infinity()}) {
     Tensor x = convert(clean.view(), DType::kF32);
     x.f32()(2201, 5) = x.f32()(2202, 0) = bad;
-    expect_names(error_of([&] { (void)sae->encode(x.f32()); }), {"row 2201", "column 5"});
-    expect_names(error_of([&] { (void)measure_fidelity(*sae, x.f32()); }), {"row 2201", "column 5"});
-    expect_names(error_of([&] { (void)measure_fidelity(*sae, clean.f32(), x.f32()); }), {"row 2201", "column 5"});
+    expect_names(message_of([&] { (void)sae->encode(x.f32()); }), {"row 2201", "column 5"});
+    expect_names(message_of([&] { (void)measure_fidelity(*sae, x.f32()); }), {"row 2201", "column 5"});
+    expect_names(message_of([&] { (void)measure_fidelity(*sae, clean.f32(), x.f32()); }), {"row 2201", "column 5"});
     try {
       (void)sae->encode(x.f32());
     } catch (const Error& error) {
@@ -224,7 +217,7 @@ TEST_F(ClosedWorld, RowsThatAreNotFiniteAreRefusedByRowAndColumn) {
   }
   Tensor large = convert(clean.view(), DType::kF32);
   large.f32()(3, 3) = std::numeric_limits<float>::max();  // finite
-  EXPECT_EQ(error_of([&] { (void)sae->encode(large.f32()); }), "");
+  EXPECT_EQ(message_of([&] { (void)sae->encode(large.f32()); }), "");
 }
 
 TEST_F(ClosedWorld, NoFractionOfWhatIsNoNumberIsPerfect) {

@@ -5,18 +5,20 @@
 #include <cmath>
 #include <cstring>
 #include <filesystem>
-#include <functional>
 
 #include "base/file.h"
 #include "base/rng.h"
 #include "formats/safetensors.h"
 #include "saif/sae.h"
 #include "support/archives.h"
+#include "support/message_of.h"
 #include "support/param_name.h"
 #include "support/paths.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 namespace fs = std::filesystem;
 
@@ -25,15 +27,6 @@ std::string temporary_folder(const std::string& name) {
   fs::remove_all(path);
   fs::create_directories(path);
   return path;
-}
-
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 Tensor dense(const SparseLatents& latents, int64_t d_sae) {
@@ -114,7 +107,7 @@ TEST_P(PublicFormat, LatentsAndReconstruction) {
     EXPECT_EQ(again->config().format, "sae_lens");
     expect_golden(*again, test::shared_dir(name));
   } else {
-    EXPECT_NE(error_of([&] { sae->save(folder, DType::kF32); }).find("no architecture"), std::string::npos);
+    EXPECT_NE(message_of([&] { sae->save(folder, DType::kF32); }).find("no architecture"), std::string::npos);
   }
   fs::remove_all(folder);
 }
@@ -176,7 +169,7 @@ TEST_P(HostileFile, IsRefusedByName) {
   SAIF_REQUIRE_SHARED(name);
   const Json meta = read_json_file(test::shared_dir(name + "/meta.json"));
   const std::string path = test::shared_dir(name + "/" + meta.at("load").as_string());
-  const std::string message = error_of([&] { Sae::load(path); });
+  const std::string message = message_of([&] { Sae::load(path); });
   ASSERT_FALSE(message.empty()) << "was loaded";
   EXPECT_EQ(message.find('\n'), std::string::npos);
   for (const Json& word : meta.at("names").items()) {
@@ -285,7 +278,7 @@ TEST_F(OwnFile, GemmaScope) {
   expect_same(*sae, *Sae::from_weights(config(SaeKind::kJumpRelu, false), std::move(w)));
   members.emplace_back("extra.npy", members.back().second);
   write_file_atomically(path + "/params.npz", test::zip(members));
-  EXPECT_NE(error_of([&] { Sae::load(path); }).find("\"extra\""), std::string::npos);
+  EXPECT_NE(message_of([&] { Sae::load(path); }).find("\"extra\""), std::string::npos);
 }
 
 TEST_F(OwnFile, Goodfire) {
@@ -306,7 +299,7 @@ TEST_F(OwnFile, QwenScopeNeedsItsK) {
   const Tensor decoder = transposed(w.w_dec);
   const std::string path = folder_ + "/layer4.sae.pt";
   write_torch(path, {{"W_enc", &w.w_enc}, {"b_enc", &w.b_enc}, {"W_dec", &decoder}, {"b_dec", &w.b_dec}});
-  EXPECT_NE(error_of([&] { Sae::load(path); }).find("k is not known"), std::string::npos);
+  EXPECT_NE(message_of([&] { Sae::load(path); }).find("k is not known"), std::string::npos);
   write_json_file(folder_ + "/config.json", Json::object({{"k", kLatents}}));
   const auto sae = Sae::load(path);
   EXPECT_EQ(sae->config().site, "blocks.4.hook_resid_post");
@@ -334,7 +327,7 @@ TEST_F(OwnFile, DictionaryLearningAutoEncoderHasUnitDecoderRows) {
                    plain->decode(plain->encode(x.f32()), x.f32()).f32(), "reconstruction");
   trainer["dict_class"] = "CrossCoder";
   write_json_file(folder_ + "/config.json", Json::object({{"trainer", trainer}}));
-  EXPECT_NE(error_of([&] { Sae::load(folder_); }).find("CrossCoder"), std::string::npos);
+  EXPECT_NE(message_of([&] { Sae::load(folder_); }).find("CrossCoder"), std::string::npos);
 }
 
 TEST_F(OwnFile, SparsifyTranscoderAddsItsSkipConnection) {
@@ -363,10 +356,10 @@ TEST_F(OwnFile, SparsifyTranscoderAddsItsSkipConnection) {
     }
   }
   expect_rows_near(sae->decode(latents, x.f32()).f32(), expected.f32(), "reconstruction");
-  EXPECT_NE(error_of([&] { (void)sae->decode(latents, {}); }).find("W_skip"), std::string::npos);
+  EXPECT_NE(message_of([&] { (void)sae->decode(latents, {}); }).find("W_skip"), std::string::npos);
   options["signed"] = true;
   write_json_file(path + "/cfg.json", options);
-  EXPECT_NE(error_of([&] { Sae::load(path); }).find("signed"), std::string::npos);
+  EXPECT_NE(message_of([&] { Sae::load(path); }).find("signed"), std::string::npos);
 }
 
 TEST_F(OwnFile, ATranscoderIsComparedWithItsOutput) {
@@ -383,9 +376,9 @@ TEST_F(OwnFile, ATranscoderIsComparedWithItsOutput) {
 TEST_F(OwnFile, TorchFilesOfUnknownLayoutNameTheirTensors) {
   const Tensor t = random({2, 2});
   write_torch(folder_ + "/x.pt", {{"mystery", &t}});
-  EXPECT_NE(error_of([&] { Sae::load(folder_ + "/x.pt"); }).find("mystery"), std::string::npos);
+  EXPECT_NE(message_of([&] { Sae::load(folder_ + "/x.pt"); }).find("mystery"), std::string::npos);
   write_file_atomically(folder_ + "/x.pt", "\x80\x02 a legacy torch file");
-  EXPECT_NE(error_of([&] { Sae::load(folder_ + "/x.pt"); }).find("x.pt"), std::string::npos);
+  EXPECT_NE(message_of([&] { Sae::load(folder_ + "/x.pt"); }).find("x.pt"), std::string::npos);
 }
 
 }  // namespace

@@ -13,11 +13,14 @@
 #include "base/file.h"
 #include "base/rng.h"
 #include "formats/safetensors.h"
+#include "support/message_of.h"
 #include "support/param_name.h"
 #include "support/paths.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 namespace fs = std::filesystem;
 
@@ -122,22 +125,13 @@ INSTANTIATE_TEST_SUITE_P(SaeLens, Golden,
                                          "jumprelu_skip_transcoder"),
                          test::param_name<const char*>);
 
-std::string error_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
-
 class Bad : public testing::TestWithParam<const char*> {};
 
 TEST_P(Bad, IsRefusedByName) {
   const std::string name = std::string("data/saes/bad/") + GetParam();
   SAIF_REQUIRE_SHARED(name);
   const Json meta = read_json_file(test::shared_dir(name + "/meta.json"));
-  const std::string message = error_of([&] { Sae::load(test::shared_dir(name + "/sae")); });
+  const std::string message = message_of([&] { Sae::load(test::shared_dir(name + "/sae")); });
   ASSERT_FALSE(message.empty()) << "was loaded";
   EXPECT_EQ(message.find('\n'), std::string::npos);
   for (const Json& word : meta.at("names").items()) {
@@ -157,7 +151,7 @@ class Unsupported : public testing::TestWithParam<const char*> {};
 TEST_P(Unsupported, ArchitectureIsRefusedByName) {
   const std::string name = std::string("data/saes/sae_lens-") + GetParam();
   SAIF_REQUIRE_SHARED(name);
-  const std::string message = error_of([&] { Sae::load(test::shared_dir(name + "/sae")); });
+  const std::string message = message_of([&] { Sae::load(test::shared_dir(name + "/sae")); });
   EXPECT_NE(message.find("architecture \"" + std::string(GetParam()) + "\""), std::string::npos) << message;
 }
 
@@ -214,7 +208,7 @@ TEST(Sae, SubsetsHaveTheSameValues) {
     for (int64_t i = 0; i < x.elements(); ++i) x.as<float>()[i] = static_cast<float>(rng.normal());
     expect_subset(*sae, x.f32());
     const int32_t outside[] = {3, 100};
-    EXPECT_NE(error_of([&] { (void)sae->subset(outside); }).find("latent 100"), std::string::npos);
+    EXPECT_NE(message_of([&] { (void)sae->subset(outside); }).find("latent 100"), std::string::npos);
   }
 }
 
@@ -276,7 +270,7 @@ TEST(Sae, DecoderRowsAndNormsAreThoseOfTheFile) {
 TEST(Sae, RowsOfTheWrongWidthAreRefused) {
   const auto sae = Sae::from_weights(small_config(SaeKind::kTopK), random_weights(24, 80, 5));
   const Tensor x = random_rows(2, 25, 1);
-  const std::string message = error_of([&] { (void)sae->encode(x.f32()); });
+  const std::string message = message_of([&] { (void)sae->encode(x.f32()); });
   EXPECT_NE(message.find("24"), std::string::npos) << message;
   EXPECT_NE(message.find("25"), std::string::npos) << message;
 }
@@ -326,11 +320,11 @@ TEST(SaeLens, ConfigurationsAreAClosedWorld) {
     Json changed = good;
     changed[change.key] = change.value;
     write_json_file(folder + "/cfg.json", changed);
-    const std::string message = error_of([&] { Sae::load(folder); });
+    const std::string message = message_of([&] { Sae::load(folder); });
     EXPECT_NE(message.find(change.key), std::string::npos) << change.key << ": " << message;
   }
   fs::remove(folder + "/cfg.json");
-  EXPECT_NE(error_of([&] { Sae::load(folder); }).find("cfg.json"), std::string::npos);
+  EXPECT_NE(message_of([&] { Sae::load(folder); }).find("cfg.json"), std::string::npos);
   fs::remove_all(folder);
   EXPECT_THROW(Sae::load(folder), Error);
 }
@@ -342,7 +336,7 @@ TEST(SaeLens, TheFactorOfTheAverageNormMayLieBeside) {
   Json config = read_json_file(folder + "/cfg.json");
   config["normalize_activations"] = "expected_average_only_in";
   write_json_file(folder + "/cfg.json", config);
-  EXPECT_NE(error_of([&] { Sae::load(folder); }).find("expected_average_only_in"), std::string::npos);
+  EXPECT_NE(message_of([&] { Sae::load(folder); }).find("expected_average_only_in"), std::string::npos);
   write_json_file(folder + "/activation_scaler.json", Json::object({{"scaling_factor", 0.5}}));
   const auto loaded = Sae::load(folder);
   EXPECT_FLOAT_EQ(loaded->decoder_norms()[3], 2.0f * sae->decoder_norms()[3]);
@@ -351,7 +345,7 @@ TEST(SaeLens, TheFactorOfTheAverageNormMayLieBeside) {
 
 TEST(SaeLens, AFullOrReadOnlyPlaceIsAnErrorThatNamesIt) {
   const auto sae = Sae::from_weights(small_config(SaeKind::kTopK), random_weights(24, 80, 9));
-  const std::string message = error_of([&] { sae->save("/proc/saif_no_such_place", DType::kF32); });
+  const std::string message = message_of([&] { sae->save("/proc/saif_no_such_place", DType::kF32); });
   EXPECT_NE(message.find("/proc/saif_no_such_place"), std::string::npos) << message;
 }
 

@@ -6,9 +6,12 @@
 
 #include "base/rng.h"
 #include "saif/study.h"
+#include "support/message_of.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 constexpr int64_t kDModel = 8, kDSae = 64;
 
@@ -50,15 +53,6 @@ Discovery example() {
   d.mean_neg.assign(8, 0.f);
   for (int64_t j = 0; j < kDSae; ++j) d.firing_rate.push_back(static_cast<float>(j) / kDSae);
   return d;
-}
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 TEST(Recipe, SaifIsTheWeightedSumOfDecoderRows) {

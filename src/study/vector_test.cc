@@ -6,14 +6,16 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
-#include <functional>
 
 #include "base/file.h"
 #include "base/rng.h"
 #include "formats/safetensors.h"
+#include "support/message_of.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 Architecture tiny() {
   Architecture a;
@@ -25,15 +27,6 @@ Architecture tiny() {
 
 std::string temporary(const std::string& name) {
   return testing::TempDir() + "saif_vector_" + std::to_string(::getpid()) + "_" + name;
-}
-
-std::string message_of(const std::function<void()>& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "no error";
 }
 
 SteeringVector example() {

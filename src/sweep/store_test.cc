@@ -3,13 +3,15 @@
 #include <unistd.h>
 
 #include <filesystem>
-#include <functional>
 
 #include "base/file.h"
 #include "saif/sweep.h"
+#include "support/message_of.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 namespace fs = std::filesystem;
 
@@ -39,15 +41,6 @@ class StoreTest : public testing::Test {
     r.loose = {2, 3};
     return r;
   }
-  static std::string message_of(const std::function<void()>& f) {
-    try {
-      f();
-    } catch (const Error& e) {
-      return e.what();
-    }
-    return "no error";
-  }
-
   std::string folder_;
 };
 

@@ -4,15 +4,17 @@
 #include <algorithm>
 #include <cstdio>
 #include <ctime>
-#include <functional>
 
 #include "base/file.h"
 #include "saif/text.h"
+#include "support/message_of.h"
 #include "support/paths.h"
 #include "text/hf.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 using Ids = std::vector<int32_t>;
 
@@ -66,15 +68,6 @@ std::shared_ptr<const LoadedTokenizer> characters(const std::string& chat_templa
                 {{"type", "BPE"}, {"byte_fallback", true}, {"vocab", vocabulary}, {"merges", Json::array()}})}})
           .dump();
   return make_tokenizer(std::move(parts));
-}
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 int32_t id_in(const Tokenizer& tokenizer, const char* piece) { return tokenizer.id_of(piece).value_or(-1); }

@@ -8,25 +8,18 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
-#include <functional>
 #include <limits>
 
 #include "base/file.h"
+#include "support/message_of.h"
 #include "support/paths.h"
 
 namespace saif {
 namespace {
 
-using Ids = std::vector<int32_t>;
+using test::message_of;
 
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
-}
+using Ids = std::vector<int32_t>;
 
 // A model folder whose tokenizer is a tokenizer.model.
 class Folder {

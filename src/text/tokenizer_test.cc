@@ -4,14 +4,16 @@
 
 #include <filesystem>
 #include <fstream>
-#include <functional>
 
 #include "base/file.h"
 #include "saif/text.h"
+#include "support/message_of.h"
 #include "support/paths.h"
 
 namespace saif {
 namespace {
+
+using test::message_of;
 
 using Ids = std::vector<int32_t>;
 
@@ -19,15 +21,6 @@ Ids ids_of(const Json& list) {
   Ids ids;
   for (const Json& id : list.items()) ids.push_back(id.as<int32_t>());
   return ids;
-}
-
-std::string message_of(const std::function<void()>& action) {
-  try {
-    action();
-  } catch (const Error& error) {
-    return error.what();
-  }
-  return "";
 }
 
 void expect_checks(const Tokenizer& tokenizer, const std::string& golden) {

@@ -5,9 +5,12 @@
 
 #include "kernels/cpu/int8.h"
 #include "support/kernel_matrices.h"
+#include "support/message_of.h"
 
 namespace saif::cpu {
 namespace {
+
+using test::message_of;
 
 using testing_support::Matrix;
 using testing_support::Random;
@@ -24,16 +27,6 @@ RowSource broken(const Matrix& x, int64_t bad) {
           }};
 }
 
-template <typename F>
-std::string error_of(const F& f) {
-  try {
-    f();
-  } catch (const Error& e) {
-    return e.what();
-  }
-  return "nothing was thrown";
-}
-
 TEST(LinearErrors, OfARow) {
   const ThreadCount threads(4);
   Random random(1);
@@ -43,7 +36,7 @@ TEST(LinearErrors, OfARow) {
   const LinearPart part{{w.data(), DType::kF32, kOutputs, kCols}, nullptr, y.mat(), false};
   Linear linear(Isa::kGeneric);
   for (const int64_t bad : {int64_t{0}, kRows / 2, kRows - 1}) {
-    EXPECT_EQ(error_of([&] { linear.run(broken(x, bad), {&part, 1}, Compute::kF32); }), "row " + std::to_string(bad));
+    EXPECT_EQ(message_of([&] { linear.run(broken(x, bad), {&part, 1}, Compute::kF32); }), "row " + std::to_string(bad));
   }
   linear.run(broken(x, -1), {&part, 1}, Compute::kF32);  // and goes on
 }
@@ -58,7 +51,7 @@ TEST(LinearErrors, OfAGatedTask) {
   const LinearPart last{{down.data(), DType::kF32, kCols, kOutputs}, nullptr, y.mat(), false};
   const auto combine = [](Mat<const float>, Mat<const float>, Mat<float>) { throw Error(Errc::kInternal, "combine"); };
   Linear linear(Isa::kGeneric);
-  EXPECT_EQ(error_of([&] {
+  EXPECT_EQ(message_of([&] {
               linear.run_gated(broken(x, -1), {product, product, combine}, last, Compute::kF32);
             }),
             "combine");
@@ -73,7 +66,7 @@ TEST(LinearErrors, OfARowIn8Bits) {
   Matrix y(kRows, kOutputs);
   const std::vector<uint8_t> blocks = random_blocks(random, GgmlType::kQ80, kOutputs * kCols / 32);
   const LinearPart part{{blocks.data(), DType::kBf16, kOutputs, kCols, GgmlType::kQ80}, nullptr, y.mat(), false};
-  EXPECT_EQ(error_of([&] { linear.run(broken(x, 7), {&part, 1}); }), "row 7");
+  EXPECT_EQ(message_of([&] { linear.run(broken(x, 7), {&part, 1}); }), "row 7");
 }
 
 }  // namespace
