@@ -105,7 +105,7 @@ void add_load_flags(CLI::App* verb, LoadOptions& options) {
           "blocks of GGUF: keep (less memory, faster for few rows), widen (to bfloat16: faster for many), auto (what "
           "suits the verb), int8 (as keep, with activations of 8 bits, as in llama.cpp); they differ in rounding")
       ->capture_default_str();
-  verb->add_option("--isa", options.isa, "instruction set: auto (the best), avx512bf16, avx512, avx2 or generic")
+  verb->add_option("--isa", options.isa, "instruction set: auto (the best), amx, avx512bf16, avx512, avx2 or generic")
       ->capture_default_str();
   verb->add_option("--kv", options.kv, "keys and values in memory: f32, or bf16 (half the memory, faster when long)")
       ->capture_default_str();

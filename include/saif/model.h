@@ -143,7 +143,7 @@ struct LoadOptions {
   // Keys and values in memory: f32, or bf16 (half the memory, and attention by bfloat16 products where the CPU has
   // them).
   std::string kv = "f32";
-  // Instruction set of the kernels: auto (the best that this CPU has), avx512bf16, avx512, avx2 or generic.
+  // Instruction set of the kernels: auto (the best that this CPU has), amx, avx512bf16, avx512, avx2 or generic.
   std::string isa = "auto";
   // mapped: matrices are used where they lie in the file, where their type allows: nothing to load, and processes share
   // them. resident: copied into memory of our own, in huge pages: read 1.4 times as fast where memory is what decoding

@@ -118,7 +118,7 @@ struct RopeTable {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual std::string name() const = 0;    // "cpu (avx512bf16)"
+  virtual std::string name() const = 0;    // "cpu (amx)"
   virtual bool has_fast_bf16() const = 0;  // bf16 products are faster than float32 ones here
   virtual bool has_int8() const = 0;       // linear() knows Compute::kInt8
 
@@ -196,8 +196,8 @@ class Backend {
 // The plain reference: obviously right, float32 (bf16 inputs rounded, then multiplied exactly), single loops.
 std::unique_ptr<Backend> make_ref_backend();
 
-// The fast one. `isa`: "" picks the best this CPU has; "avx2", "avx512", "avx512bf16", "generic" force one (throws
-// kUnsupported when the CPU lacks it).
+// The fast one. `isa`: "" picks the best this CPU has; "amx", "avx512bf16", "avx512", "avx2", "generic" force one
+// (throws kUnsupported when the CPU lacks it).
 std::unique_ptr<Backend> make_cpu_backend(const std::string& isa = "");
 std::vector<std::string> supported_isas();
 

@@ -34,4 +34,33 @@ SAIF_AVX512 SAIF_INLINE void store_sums(__m512 sum, const LinearOutput& out, int
   _mm512_mask_storeu_ps(y, mask, sum);
 }
 
+// 16 rows of 16 words become 16 columns.
+SAIF_AVX512 SAIF_INLINE void transpose(__m512i* t) {
+  __m512i a[16];
+  SAIF_UNROLL
+  for (int i = 0; i < 16; i += 2) {
+    a[i] = _mm512_unpacklo_epi32(t[i], t[i + 1]);
+    a[i + 1] = _mm512_unpackhi_epi32(t[i], t[i + 1]);
+  }
+  SAIF_UNROLL
+  for (int i = 0; i < 16; i += 4) {
+    t[i] = _mm512_unpacklo_epi64(a[i], a[i + 2]);
+    t[i + 1] = _mm512_unpackhi_epi64(a[i], a[i + 2]);
+    t[i + 2] = _mm512_unpacklo_epi64(a[i + 1], a[i + 3]);
+    t[i + 3] = _mm512_unpackhi_epi64(a[i + 1], a[i + 3]);
+  }
+  SAIF_UNROLL
+  for (int i = 0; i < 4; ++i) {
+    a[i] = _mm512_shuffle_i32x4(t[i], t[i + 4], 0x88);
+    a[i + 4] = _mm512_shuffle_i32x4(t[i], t[i + 4], 0xdd);
+    a[i + 8] = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0x88);
+    a[i + 12] = _mm512_shuffle_i32x4(t[i + 8], t[i + 12], 0xdd);
+  }
+  SAIF_UNROLL
+  for (int i = 0; i < 8; ++i) {
+    t[i] = _mm512_shuffle_i32x4(a[i], a[i + 8], 0x88);
+    t[i + 8] = _mm512_shuffle_i32x4(a[i], a[i + 8], 0xdd);
+  }
+}
+
 }  // namespace saif::cpu::avx512

@@ -8,6 +8,7 @@
 #include "kernels/cpu/int8.h"
 #include "kernels/cpu/linear.h"
 #include "kernels/cpu/rows.h"
+#include "kernels/cpu/tiles.h"
 #include "kernels/shapes.h"
 
 namespace saif {
@@ -21,8 +22,11 @@ struct IsaName {
   Isa isa;
 };
 // best first
-constexpr IsaName kIsas[] = {
-    {"avx512bf16", Isa::kAvx512Bf16}, {"avx512", Isa::kAvx512}, {"avx2", Isa::kAvx2}, {"generic", Isa::kGeneric}};
+constexpr IsaName kIsas[] = {{"amx", Isa::kAmx},
+                             {"avx512bf16", Isa::kAvx512Bf16},
+                             {"avx512", Isa::kAvx512},
+                             {"avx2", Isa::kAvx2},
+                             {"generic", Isa::kGeneric}};
 
 bool has(Isa isa) {
 #if defined(__x86_64__)
@@ -32,6 +36,8 @@ bool has(Isa isa) {
                       __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
                       __builtin_cpu_supports("avx512cd");
   switch (isa) {
+    case Isa::kAmx:
+      return avx512 && __builtin_cpu_supports("avx512bf16") && cpu::tile_kernel() != nullptr;
     case Isa::kAvx512Bf16:
       return avx512 && __builtin_cpu_supports("avx512bf16");
     case Isa::kAvx512:
@@ -52,7 +58,7 @@ Isa choose(const std::string& name) {
     if (has(candidate.isa)) return candidate.isa;
     if (!name.empty()) throw Error(Errc::kUnsupported, "this CPU has no " + name + "; use auto");
   }
-  throw Error(Errc::kUnsupported, "instruction set '" + name + "', expected avx512bf16, avx512, avx2 or generic");
+  throw Error(Errc::kUnsupported, "instruction set '" + name + "', expected amx, avx512bf16, avx512, avx2 or generic");
 }
 
 const char* name_of(Isa isa) {
@@ -66,14 +72,15 @@ class CpuBackend final : public Backend {
  public:
   explicit CpuBackend(Isa isa)
       : isa_(isa),
-        linear_(isa),
-        int8_(isa),
-        rows_(cpu::row_ops(isa)),
-        sparse_(cpu::sparse_ops(isa)),
-        attend_(cpu::attend(isa)) {}
+        tiles_(isa),
+        linear_(cpu::without_tiles(isa)),
+        int8_(cpu::without_tiles(isa)),
+        rows_(cpu::row_ops(cpu::without_tiles(isa))),
+        sparse_(cpu::sparse_ops(cpu::without_tiles(isa))),
+        attend_(cpu::attend(cpu::without_tiles(isa))) {}
 
   std::string name() const override { return std::string("cpu (") + name_of(isa_) + ")"; }
-  bool has_fast_bf16() const override { return isa_ == Isa::kAvx512Bf16; }
+  bool has_fast_bf16() const override { return cpu::without_tiles(isa_) == Isa::kAvx512Bf16; }
   bool has_int8() const override { return int8_.available(); }
 
   void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) override {
@@ -93,6 +100,9 @@ class CpuBackend final : public Backend {
       rows_.glu(mlp.activation, gate, up, y);
     };
     LinearPart gate{mlp.gate, mlp.gate_bias, {}}, up{mlp.up, mlp.up_bias, {}};
+    if (compute == Compute::kBf16 && tiles_.takes(mlp.gate) && tiles_.takes(mlp.up) && tiles_.takes(mlp.down.w)) {
+      return tiles_.run_gated(in, {gate, up, combine}, mlp.down);
+    }
     if (compute != Compute::kInt8 && !linear_.are_few(x.rows(), compute)) {
       return linear_.run_gated(in, {gate, up, combine}, mlp.down, compute);
     }
@@ -192,7 +202,7 @@ class CpuBackend final : public Backend {
     }
     const auto n = static_cast<int64_t>(tasks.size());
     scratch_.resize(std::max(scratch_.size(), static_cast<size_t>(max_threads())));
-    const cpu::AttentionInput input{q, shape, z, cpu::attention16(isa_)};
+    const cpu::AttentionInput input{q, shape, z, cpu::attention16(cpu::without_tiles(isa_))};
     const int64_t grain = work < kSerialWork ? n : std::max<int64_t>(1, n / (8 * max_threads()));
     parallel_for(n, std::max<int64_t>(grain, 1), [&](int64_t b, int64_t e) {
       cpu::Scratch& scratch = scratch_[omp_in_parallel() ? static_cast<size_t>(omp_get_thread_num()) : 0];
@@ -266,12 +276,15 @@ class CpuBackend final : public Backend {
   }
 
   void linear_of(const cpu::RowSource& x, std::span<const LinearPart> parts, Compute compute) {
-    if (compute != Compute::kInt8) return linear_.run(x, parts, compute);
-    SAIF_CHECK(has_int8(), "products of 8 bits on " + name());
-    int8_parts_.clear();
-    other_parts_.clear();
-    for (const LinearPart& part : parts) (int8_.takes(part.w) ? int8_parts_ : other_parts_).push_back(part);
+    if (compute == Compute::kF32) return linear_.run(x, parts, compute);
+    SAIF_CHECK(compute != Compute::kInt8 || has_int8(), "products of 8 bits on " + name());
+    for (std::vector<LinearPart>* kind : {&int8_parts_, &tile_parts_, &other_parts_}) kind->clear();
+    for (const LinearPart& part : parts) {
+      const bool int8 = compute == Compute::kInt8 && int8_.takes(part.w);
+      (int8 ? int8_parts_ : tiles_.takes(part.w) ? tile_parts_ : other_parts_).push_back(part);
+    }
     int8_.run(x, int8_parts_);
+    tiles_.run(x, tile_parts_);
     linear_.run(x, other_parts_, Compute::kBf16);
   }
 
@@ -305,9 +318,10 @@ class CpuBackend final : public Backend {
   }
 
   Isa isa_;
+  cpu::TileLinear tiles_;
   cpu::Linear linear_;
   cpu::Int8Linear int8_;
-  std::vector<LinearPart> int8_parts_, other_parts_;
+  std::vector<LinearPart> int8_parts_, tile_parts_, other_parts_;
   cpu::Scratch gate_, up_;  // of a gated MLP of few rows
   const cpu::RowOps& rows_;
   const cpu::SparseOps& sparse_;

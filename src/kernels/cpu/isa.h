@@ -5,7 +5,11 @@
 
 namespace saif::cpu {
 
-enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16 };
+// kAmx: kAvx512Bf16 and products of plain matrices on tiles (tiles.h).
+enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx };
+
+// What has no kernel for tiles.
+constexpr Isa without_tiles(Isa isa) { return isa == Isa::kAmx ? Isa::kAvx512Bf16 : isa; }
 
 }  // namespace saif::cpu
 

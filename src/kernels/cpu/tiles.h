@@ -1,0 +1,83 @@
+// Products of bfloat16 on tile registers (Intel AMX): y = x w^T, both rounded to bfloat16, sums in float32.
+//
+// A tile of weights is 16 outputs and 32 inputs as a matrix stores them; it meets 16 rows of x, whose pairs of inputs
+// stand side by side ([16 units][16 rows]), and gives sums [16 outputs][16 rows]. So no weight is transposed. A sum
+// takes 32 inputs at a time, from the first to the last, whatever stands in the other rows of a tile: results are
+// batch-invariant, and other ones than those of vdpbf16ps, which takes 2.
+//
+// Two tiles of outputs (a panel) meet two groups of rows. Panels are cut along the inputs so that a panel's part stays
+// in L1 while all rows of x pass by it, and sums wait in memory meanwhile.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "kernels/backend.h"
+#include "kernels/cpu/linear.h"
+
+namespace saif::cpu {
+
+constexpr int64_t kTileOutputs = 16, kTileInputs = 32, kTileRows = 16;
+constexpr int64_t kPanelOutputs = 2 * kTileOutputs;
+
+// Rows of x: [groups][k_tiles][16 units][width], width rows to a group: 16, or 1 where there is but one row.
+struct TileRows {
+  uint32_t* data = nullptr;
+  int64_t rows = 0, groups = 0, k_tiles = 0, width = kTileRows;
+
+  int64_t tile_words() const { return kTileInputs / 2 * width; }
+  uint32_t* tile(int64_t group, int64_t k_tile) const { return data + (group * k_tiles + k_tile) * tile_words(); }
+  // Sums of a panel: [groups][2][16 outputs][width]
+  int64_t panel_sums() const { return groups * kPanelOutputs * width; }
+  TileRows from(int64_t group, int64_t n_rows) const {
+    return {tile(group, 0), n_rows, (n_rows + kTileRows - 1) / kTileRows, k_tiles, width};
+  }
+};
+
+// Inputs [32 first, 32 (first + count)) of a panel.
+struct TileRange {
+  int64_t first = 0, count = 0;
+};
+
+// What is fetched into L2 meanwhile: `count` lines from `data` on in each of `rows` rows.
+struct TilesAhead {
+  const char* data = nullptr;
+  int64_t row_bytes = 0, rows = 0, lines = 0;
+};
+
+struct TileKernel {
+  // A thread's tile registers, for x of this width; release() gives them back.
+  void (*configure)(int64_t width);
+  void (*release)();
+  // n rows of x (at most 16) to the tiles of a group; scratch: [16][16 k_tiles].
+  void (*pack_rows)(const float* const* rows, int64_t n, int64_t cols, const TileRows& group, uint32_t* scratch);
+  // Up to 32 rows of a matrix, plain or in blocks, to [range.count][32 outputs][32 inputs], zeros past its ends.
+  void (*pack_panel)(const WeightTile& w, const TileRange& range, const TilesAhead& ahead, uint16_t* packed);
+  // sums += the panel's products with all rows, sums = at the first inputs.
+  void (*multiply)(const TileRows& x, const TileRange& range, const uint16_t* packed, const TilesAhead& ahead,
+                   float* sums);
+  // A panel's sums to rows of y.
+  void (*store)(const TileRows& x, const float* sums, const LinearOutput& out);
+  // sums of a panel += bias of its outputs
+  void (*add_bias)(const TileRows& x, const float* bias, int64_t outputs, float* sums);
+  // A panel's sums, rounded, to k_tile of rows of another product's x.
+  void (*round)(const float* sums, const TileRows& to, int64_t k_tile);
+};
+const TileKernel* tile_kernel();  // nullptr where the CPU has no tiles, or the system does not let us use them
+
+class TileLinear {
+ public:
+  explicit TileLinear(Isa isa) : kernel_(isa == Isa::kAmx ? tile_kernel() : nullptr) {}
+  bool takes(const WeightView& w) const { return kernel_ != nullptr && !w.blocks; }
+  // Parts, and weights of a gated MLP, that takes() says yes to.
+  void run(const RowSource& x, std::span<const LinearPart> parts);
+  void run_gated(const RowSource& x, const GatedProducts& products, const LinearPart& down);
+
+ private:
+  const TileKernel* kernel_;
+  Scratch rows_, hidden_;
+  std::vector<TaskScratch> scratch_;  // one per thread
+};
+
+}  // namespace saif::cpu

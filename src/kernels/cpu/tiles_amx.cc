@@ -1,0 +1,313 @@
+// In intrinsics; see avx512-inl.h for how targets are chosen.
+#include "kernels/cpu/tiles.h"
+
+#if defined(__x86_64__)
+
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <algorithm>
+
+#include "kernels/cpu/avx512-inl.h"
+
+#define SAIF_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,f16c,fma,avx512bf16")))
+// GCC does not know that tile instructions touch memory.
+#define SAIF_TILE_FENCE() asm volatile("" ::: "memory")
+
+namespace saif::cpu {
+
+namespace tiles {
+namespace {
+
+using avx512::store_sums;
+using avx512::transpose;
+
+constexpr int64_t kLine = 64;
+constexpr int64_t kPackedTile = kTileOutputs * kTileInputs;  // bfloat16 values
+
+// --- registers: 0 to 3 sums [tile of outputs + 2 group], 4 and 5 weights, 6 and 7 rows
+
+struct alignas(64) TileConfig {
+  uint8_t palette = 1, start_row = 0, reserved[14] = {};
+  uint16_t column_bytes[16] = {};
+  uint8_t rows[16] = {};
+};
+static_assert(sizeof(TileConfig) == 64);
+
+SAIF_AMX void configure(int64_t width) {
+  TileConfig config;
+  for (int t = 0; t < 8; ++t) {
+    const bool weights = t == 4 || t == 5;
+    config.rows[t] = kTileRows;
+    config.column_bytes[t] = static_cast<uint16_t>(weights ? 64 : 4 * width);
+  }
+  const TileConfig* all = &config;
+  asm volatile("" : "+r"(all)::"memory");  // GCC takes the instruction for one that reads 8 bytes
+  _tile_loadconfig(all);
+}
+
+SAIF_AMX void release() { _tile_release(); }
+
+// --- what is fetched ahead, some lines at a time
+
+class Fetch {
+ public:
+  explicit Fetch(const TilesAhead& ahead) : ahead_(ahead), row_(ahead.data), left_(ahead.rows * ahead.lines) {}
+  int64_t lines() const { return left_; }
+  SAIF_AVX512 SAIF_INLINE void step(int64_t n) {
+    for (n = std::min(n, left_), left_ -= n; n > 0; --n) {
+      _mm_prefetch(row_ + at_, _MM_HINT_T1);
+      at_ += kLine;
+      if (at_ == ahead_.lines * kLine) {
+        at_ = 0;
+        row_ += ahead_.row_bytes;
+      }
+    }
+  }
+
+ private:
+  TilesAhead ahead_;
+  const char* row_;
+  int64_t at_ = 0, left_;
+};
+
+// --- x
+
+SAIF_AVX512 SAIF_INLINE __mmask16 first_of_16(int64_t n) {
+  return static_cast<__mmask16>((1U << std::clamp<int64_t>(n, 0, 16)) - 1);
+}
+
+// 32 floats, of which n are there, as 16 pairs
+SAIF_AVX512 SAIF_INLINE __m512i pairs_of(const float* x, int64_t n) {
+  const __m512 low = _mm512_maskz_loadu_ps(first_of_16(n), x);
+  const __m512 high = _mm512_maskz_loadu_ps(first_of_16(n - 16), x + 16);
+  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+}
+
+SAIF_AVX512 void pack_rows(const float* const* rows, int64_t n, int64_t cols, const TileRows& group,
+                           uint32_t* scratch) {
+  const int64_t units = group.k_tiles * kTileInputs / 2;
+  uint32_t* to = group.width == 1 ? group.data : scratch;
+  for (int64_t r = 0; r < n; ++r) {
+    for (int64_t u = 0; u < units; u += 16) {
+      _mm512_storeu_si512(to + r * units + u, pairs_of(rows[r] + 2 * u, cols - 2 * u));
+    }
+  }
+  if (group.width == 1) return;
+  for (int64_t u = 0; u < units; u += 16) {
+    __m512i t[16];
+    SAIF_UNROLL
+    for (int r = 0; r < 16; ++r) t[r] = r < n ? _mm512_loadu_si512(scratch + r * units + u) : _mm512_setzero_si512();
+    transpose(t);
+    SAIF_UNROLL
+    for (int i = 0; i < 16; ++i) _mm512_storeu_si512(group.data + (u + i) * kTileRows, t[i]);
+  }
+}
+
+// --- weights
+
+// 32 inputs of a row, of which n are there.
+template <DType kType>
+SAIF_AVX512 SAIF_INLINE __m512i load_inputs(const char* row, int64_t input, int64_t n) {
+  if constexpr (kType == DType::kBf16) {
+    const auto* p = reinterpret_cast<const uint16_t*>(row) + input;
+    if (n >= kTileInputs) return _mm512_loadu_si512(p);
+    return _mm512_maskz_loadu_epi16((1U << n) - 1, p);
+  } else if constexpr (kType == DType::kF16) {
+    const auto* p = reinterpret_cast<const uint16_t*>(row) + input;
+    const __m512 low = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_of_16(n), p));
+    const __m512 high = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(first_of_16(n - 16), p + 16));
+    return (__m512i)_mm512_cvtne2ps_pbh(high, low);
+  } else {
+    return pairs_of(reinterpret_cast<const float*>(row) + input, n);
+  }
+}
+
+template <DType kType>
+SAIF_AVX512 void pack_panel_as(const WeightTile& w, const TileRange& range, const TilesAhead& ahead, uint16_t* packed) {
+  const int64_t row_bytes = w.in * static_cast<int64_t>(size_of(kType));
+  const auto* data = static_cast<const char*>(w.data);
+  Fetch fetch(ahead);
+  const int64_t lines = (fetch.lines() + range.count - 1) / range.count;
+  for (int64_t k = 0; k < range.count; ++k) {
+    fetch.step(lines);
+    const int64_t input = (range.first + k) * kTileInputs, n = w.in - input;
+    uint16_t* to = packed + k * 2 * kPackedTile;
+    for (int64_t r = 0; r < w.rows; ++r) {
+      _mm512_storeu_si512(to + r * kTileInputs, load_inputs<kType>(data + r * row_bytes, input, n));
+    }
+    for (int64_t r = w.rows; r < kPanelOutputs; ++r) {
+      _mm512_storeu_si512(to + r * kTileInputs, _mm512_setzero_si512());
+    }
+  }
+}
+
+void pack_panel(const WeightTile& w, const TileRange& range, const TilesAhead& ahead, uint16_t* packed) {
+  switch (w.dtype) {
+    case DType::kBf16:
+      return pack_panel_as<DType::kBf16>(w, range, ahead, packed);
+    case DType::kF16:
+      return pack_panel_as<DType::kF16>(w, range, ahead, packed);
+    default:
+      return pack_panel_as<DType::kF32>(w, range, ahead, packed);
+  }
+}
+
+// --- products
+
+// The panel with one or two groups of rows, b and b + step; sums [kGroups][2][16][width].
+template <int kGroups>
+SAIF_AMX SAIF_INLINE void multiply_groups(const uint32_t* b, int64_t step, int64_t width, const TileRange& range,
+                                          const uint16_t* packed, Fetch& fetch, int64_t lines, float* sums) {
+  const int64_t row = 4 * width, tile = kTileOutputs * width, words = kTileInputs / 2 * width;
+  if (range.first == 0) {
+    _tile_zero(0);
+    _tile_zero(1);
+    if constexpr (kGroups > 1) {
+      _tile_zero(2);
+      _tile_zero(3);
+    }
+  } else {
+    _tile_loadd(0, sums, row);
+    _tile_loadd(1, sums + tile, row);
+    if constexpr (kGroups > 1) {
+      _tile_loadd(2, sums + 2 * tile, row);
+      _tile_loadd(3, sums + 3 * tile, row);
+    }
+  }
+  const uint32_t* second = b + step;
+  for (int64_t k = 0; k < range.count; ++k) {
+    fetch.step(lines);
+    _tile_loadd(4, packed, kLine);
+    _tile_stream_loadd(6, b, row);  // of rows each line is read once, of the panel for every group
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(5, packed + kPackedTile, kLine);
+    _tile_dpbf16ps(1, 5, 6);
+    if constexpr (kGroups > 1) {
+      _tile_stream_loadd(7, second, row);
+      _tile_dpbf16ps(2, 4, 7);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    packed += 2 * kPackedTile;
+    b += words;
+    second += words;
+  }
+  _tile_stored(0, sums, row);
+  _tile_stored(1, sums + tile, row);
+  if constexpr (kGroups > 1) {
+    _tile_stored(2, sums + 2 * tile, row);
+    _tile_stored(3, sums + 3 * tile, row);
+  }
+}
+
+SAIF_AMX void multiply(const TileRows& x, const TileRange& range, const uint16_t* packed, const TilesAhead& ahead,
+                       float* sums) {
+  SAIF_TILE_FENCE();
+  Fetch fetch(ahead);
+  const int64_t steps = std::max<int64_t>(1, (x.groups + 1) / 2 * range.count);
+  const int64_t lines = (fetch.lines() + steps - 1) / steps;
+  const int64_t group_words = x.k_tiles * x.tile_words(), group_sums = kPanelOutputs * x.width;
+  int64_t g = 0;
+  for (; g + 2 <= x.groups; g += 2) {
+    multiply_groups<2>(x.tile(g, range.first), group_words, x.width, range, packed, fetch, lines,
+                       sums + g * group_sums);
+  }
+  if (g < x.groups) {
+    multiply_groups<1>(x.tile(g, range.first), 0, x.width, range, packed, fetch, lines, sums + g * group_sums);
+  }
+  SAIF_TILE_FENCE();
+}
+
+// --- sums
+
+SAIF_AVX512 void store(const TileRows& x, const float* sums, const LinearOutput& out) {
+  const int64_t tiles = (out.cols + kTileOutputs - 1) / kTileOutputs;
+  if (x.width == 1) {
+    for (int64_t t = 0; t < tiles; ++t) store_sums(_mm512_loadu_ps(sums + 16 * t), out, 0, 16 * t);
+    return;
+  }
+  for (int64_t g = 0; g < x.groups; ++g) {
+    for (int64_t t = 0; t < tiles; ++t) {
+      const float* tile = sums + (2 * g + t) * kTileOutputs * kTileRows;
+      __m512i v[16];
+      SAIF_UNROLL
+      for (int i = 0; i < 16; ++i) v[i] = _mm512_loadu_si512(tile + 16 * i);
+      transpose(v);
+      const int64_t first = g * kTileRows, n = std::min(kTileRows, x.rows - first);
+      for (int64_t r = first + kTileRows; r < std::min(first + 2 * kTileRows, x.rows); ++r) {
+        __builtin_prefetch(out.y + r * out.stride + kTileOutputs * t, 1);
+      }
+      if (n == kTileRows) {
+        SAIF_UNROLL
+        for (int r = 0; r < 16; ++r) store_sums(_mm512_castsi512_ps(v[r]), out, first + r, kTileOutputs * t);
+        continue;
+      }
+      alignas(64) float rows[16][16];
+      SAIF_UNROLL
+      for (int r = 0; r < 16; ++r) _mm512_store_si512(rows[r], v[r]);
+      for (int64_t r = 0; r < n; ++r) store_sums(_mm512_load_ps(rows[r]), out, first + r, kTileOutputs * t);
+    }
+  }
+}
+
+SAIF_AVX512 void add_bias(const TileRows& x, const float* bias, int64_t outputs, float* sums) {
+  for (int64_t g = 0; g < x.groups; ++g) {
+    for (int64_t o = 0; o < outputs; ++o) {
+      float* to = sums + (g * kPanelOutputs + o) * x.width;
+      for (int64_t r = 0; r < x.width; ++r) to[r] += bias[o];
+    }
+  }
+}
+
+SAIF_AVX512 void round(const float* sums, const TileRows& to, int64_t k_tile) {
+  if (to.width == 1) {
+    _mm512_storeu_si512(to.tile(0, k_tile), pairs_of(sums, kTileInputs));
+    return;
+  }
+  // 16 values of one output, then 16 of the next: pairs of both
+  alignas(64) constexpr uint16_t kSideBySide[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+                                                    8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  const __m512i order = _mm512_load_si512(kSideBySide);
+  for (int64_t g = 0; g < to.groups; ++g) {
+    uint32_t* tile = to.tile(g, k_tile);
+    const float* from = sums + g * kPanelOutputs * kTileRows;
+    for (int64_t u = 0; u < kTileInputs / 2; ++u) {
+      const __m512i both = pairs_of(from + 32 * u, kTileInputs);
+      _mm512_storeu_si512(tile + u * kTileRows, _mm512_permutexvar_epi16(order, both));
+    }
+  }
+}
+
+constexpr TileKernel kKernel{configure, release, pack_rows, pack_panel, multiply, store, add_bias, round};
+
+// The CPU has tiles of bfloat16, and the system keeps them for this process.
+bool available() {
+  constexpr unsigned kTile = 1U << 24, kBf16 = 1U << 22;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kTile) == 0 || (edx & kBf16) == 0) return false;
+#if defined(__linux__)
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#else
+  return false;
+#endif
+}
+
+}  // namespace
+}  // namespace tiles
+
+const TileKernel* tile_kernel() {
+  static const bool available = tiles::available();
+  return available ? &tiles::kKernel : nullptr;
+}
+
+}  // namespace saif::cpu
+
+#else
+
+namespace saif::cpu {
+const TileKernel* tile_kernel() { return nullptr; }
+}  // namespace saif::cpu
+
+#endif  // __x86_64__
