@@ -107,7 +107,9 @@ void add_load_flags(CLI::App* verb, LoadOptions& options) {
       ->capture_default_str();
   verb->add_option("--isa", options.isa, "instruction set: auto (the best), amx, avx512bf16, avx512, avx2 or generic")
       ->capture_default_str();
-  verb->add_option("--kv", options.kv, "keys and values in memory: f32, or bf16 (half the memory, faster when long)")
+  verb->add_option(
+          "--kv", options.kv,
+          "keys and values in memory: f32, bf16 (half the memory, faster when long), auto (bf16 on CPUs with AMX)")
       ->capture_default_str();
 }
 

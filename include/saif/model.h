@@ -140,9 +140,9 @@ struct LoadOptions {
   // What `auto` is for: many rows at a time, as in a study, rather than few. It widens then, where all copies together
   // take 4 GiB or less.
   bool many_rows = false;
-  // Keys and values in memory: f32, or bf16 (half the memory, and attention by bfloat16 products where the CPU has
-  // them).
-  std::string kv = "f32";
+  // Keys and values in memory: f32, bf16 (half the memory, and attention by bfloat16 products where the CPU has them),
+  // auto (bf16 where such products are several times as fast and the model does not run in f32).
+  std::string kv = "auto";
   // Instruction set of the kernels: auto (the best that this CPU has), amx, avx512bf16, avx512, avx2 or generic.
   std::string isa = "auto";
   // mapped: matrices are used where they lie in the file, where their type allows: nothing to load, and processes share

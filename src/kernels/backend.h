@@ -77,7 +77,9 @@ struct GatedMlp {
 //
 // In bfloat16 k16 and v16 stand in their place, as pairs; queries and probabilities are rounded to bfloat16 there.
 // k16: [n_kv_heads][capacity / 16][(d_head + 1) / 2][16][2]  dimensions 2 i and 2 i + 1 of a key; 0 past the last one
-// v16: [n_kv_heads][capacity / 2][d_head][2]                 the value of token 2 t + 1, then that of token 2 t
+// v16: [n_kv_heads][v16_tokens() / 2][d_head][2]             the value of position 2 t + 1, then that of position 2 t
+// v16's first token is v16_lead() before `begin`: pairs, and the 32 tokens that one product sums, are the same
+// positions whatever the segment.
 struct KvView {
   float* k = nullptr;
   float* v = nullptr;
@@ -86,6 +88,11 @@ struct KvView {
   int64_t length = 0;
   uint16_t* k16 = nullptr;
   uint16_t* v16 = nullptr;
+
+  static constexpr int64_t kSum = 32;
+  int64_t v16_lead() const { return begin % kSum; }
+  int64_t v16_tokens() const { return v16_tokens(capacity); }
+  static int64_t v16_tokens(int64_t capacity) { return capacity + kSum; }
 };
 constexpr int64_t kKvBlock = 16;
 
@@ -118,9 +125,10 @@ struct RopeTable {
 class Backend {
  public:
   virtual ~Backend() = default;
-  virtual std::string name() const = 0;    // "cpu (amx)"
-  virtual bool has_fast_bf16() const = 0;  // bf16 products are faster than float32 ones here
-  virtual bool has_int8() const = 0;       // linear() knows Compute::kInt8
+  virtual std::string name() const = 0;                       // "cpu (amx)"
+  virtual bool has_fast_bf16() const = 0;                     // bf16 products are faster than float32 ones here
+  virtual bool has_bf16_attention(int64_t d_head) const = 0;  // several times as fast over bfloat16 keys and values
+  virtual bool has_int8() const = 0;                          // linear() knows Compute::kInt8
 
   // --- products
   // All parts share x, which is rounded once. Dtypes may differ between parts.

@@ -101,7 +101,7 @@ Chain make_chain(Backend& backend, Mat<const float> k, Mat<const float> v, int64
     const int64_t heads = k.cols() / d_head;
     for (uint16_t** p : {&view.k16, &view.v16}) {
       if (dtype != DType::kBf16) break;
-      const auto size = static_cast<size_t>(view.capacity * heads * (d_head + 1));
+      const auto size = static_cast<size_t>(view.v16_tokens() * heads * (d_head + 1));
       *p = chain.memory16.emplace_back(size, uint16_t{0x7fff}).data();
     }
     for (float** p : {&view.k, &view.v}) {

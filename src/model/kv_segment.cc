@@ -73,7 +73,8 @@ KvView KvSegment::view(int layer) {
   const int64_t tokens = n_kv_heads_ * capacity_;
   if (keys.empty()) {
     keys = KvPool::shared().take(in_bf16_ ? tokens * ((d_head_ + 1) / 2) : tokens * d_head_);
-    values = KvPool::shared().take(in_bf16_ ? tokens / 2 * d_head_ : tokens * d_head_);
+    values =
+        KvPool::shared().take(in_bf16_ ? n_kv_heads_ * KvView::v16_tokens(capacity_) / 2 * d_head_ : tokens * d_head_);
   }
   if (!in_bf16_) return {keys.as<float>(), values.as<float>(), capacity_, begin_, length_};
   return {nullptr,
@@ -89,14 +90,11 @@ KvView KvSegment::view_to_store(int layer, int64_t at, int64_t n) {
   const KvView segment = view(layer);
   const int64_t end = at + n, block = end / kKvBlock;
   if (end % kKvBlock == 0 || block * kKvBlock < at) return segment;
-  // Blocks are read whole: the rest of one that is begun now must not hold what was there before.
-  for (Tensor* memory : {&keys_.at(static_cast<size_t>(layer)), &values_.at(static_cast<size_t>(layer))}) {
-    const bool is_keys = memory == &keys_.at(static_cast<size_t>(layer));
-    const int64_t pair = is_keys ? (d_head_ + 1) / 2 * 2 : d_head_;  // keys of odd width are padded in bfloat16
-    const int64_t floats = in_bf16_ ? kKvBlock * pair / 2 : kKvBlock * d_head_;
-    for (int64_t head = 0; head < n_kv_heads_; ++head) {
-      std::fill_n(memory->as<float>() + (head * (capacity_ / kKvBlock) + block) * floats, floats, 0.0F);
-    }
+  // Keys are read in whole blocks: the rest of one that is begun now must not hold what was there before.
+  auto* keys = keys_.at(static_cast<size_t>(layer)).as<float>();
+  const int64_t floats = in_bf16_ ? kKvBlock * ((d_head_ + 1) / 2) : kKvBlock * d_head_;  // odd widths are padded
+  for (int64_t head = 0; head < n_kv_heads_; ++head) {
+    std::fill_n(keys + (head * (capacity_ / kKvBlock) + block) * floats, floats, 0.0F);
   }
   return segment;
 }

@@ -61,10 +61,12 @@ Precision choose_precision(const LoadOptions& options, const BackendFactory& bac
   return {"f32", {Compute::kF32, DType::kBf16}};
 }
 
-DType kv_dtype(const std::string& kv) {
+DType kv_dtype(const std::string& kv, const Precision& precision, const Backend& backend, int64_t d_head) {
   if (kv == "f32") return DType::kF32;
   if (kv == "bf16") return DType::kBf16;
-  throw Error(Errc::kInvalidArgument, "kv \"" + kv + "\": expected f32 or bf16");
+  if (kv != "auto") throw Error(Errc::kInvalidArgument, "kv \"" + kv + "\": expected auto, f32 or bf16");
+  const bool bf16 = precision.bind.compute != Compute::kF32 && backend.has_bf16_attention(d_head);
+  return bf16 ? DType::kBf16 : DType::kF32;
 }
 
 bool resident(const std::string& weights) {
@@ -215,7 +217,7 @@ std::shared_ptr<const LoadedModel> load_model(const std::string& path_or_name, c
     throw Error(error.code(), path + ": " + error.what());
   }
   parts.arch = std::move(opened.plan.arch);
-  parts.arch.kv_dtype = kv_dtype(options.kv);
+  parts.arch.kv_dtype = kv_dtype(options.kv, precision, *backend(), parts.arch.d_head);
   parts.path = path;
   parts.name = std::move(opened.name);
   parts.dtype = precision.dtype;

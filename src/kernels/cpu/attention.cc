@@ -91,28 +91,28 @@ void score_view(const AttentionInput& input, const Tile& tile, int64_t kv_head, 
   if (v < last) score_vectors<kQ, 1>(tile, shape.d_head, at(v), at(v), out + v * kLanes);
 }
 
-// Scores of query i become exp(score - max), masked ones 0; returns 1 / their sum.
-float softmax(const Tile& tile, int64_t i, const AttentionShape& shape) {
-  float* p = tile.scores + i * tile.stride;
-  const int64_t width = (tile.end - tile.base + kKvBlock - 1) / kKvBlock * kKvBlock;
-  std::fill(p, p + (tile.visible[i] - tile.base), kMinusInfinity);
-  std::fill(p + (tile.position[i] + 1 - tile.base), p + width, kMinusInfinity);
+// As SoftmaxFunction. Blocks of 16 without a visible score are set to 0 unread.
+float softmax(float* p, int64_t width, int64_t low, int64_t high_end, const AttentionShape& shape) {
+  const int64_t from = low / kKvBlock * kKvBlock, to = (high_end + kKvBlock - 1) / kKvBlock * kKvBlock;
   V high = hn::Set(kVector, kMinusInfinity);
   const V scale = hn::Set(kVector, shape.scale), cap = hn::Set(kVector, shape.softcap);
-  for (int64_t t = 0; t < width; t += kLanes) {
+  std::fill(p + from, p + low, 0.0f);
+  std::fill(p + high_end, p + to, 0.0f);
+  for (int64_t t = from; t < to; t += kLanes) {
     V s = hn::Mul(hn::LoadU(kVector, p + t), scale);
     if (shape.softcap > 0.0f) s = hn::Mul(cap, fast_tanh(kVector, hn::Div(s, cap)));
     hn::StoreU(s, kVector, p + t);
   }
-  // A masked score went through scale and cap, too: put it back.
-  std::fill(p, p + (tile.visible[i] - tile.base), kMinusInfinity);
-  std::fill(p + (tile.position[i] + 1 - tile.base), p + width, kMinusInfinity);
-  for (int64_t t = 0; t < width; t += kLanes) high = hn::Max(high, hn::LoadU(kVector, p + t));
+  std::fill(p + from, p + low, kMinusInfinity);
+  std::fill(p + high_end, p + to, kMinusInfinity);
+  for (int64_t t = from; t < to; t += kLanes) high = hn::Max(high, hn::LoadU(kVector, p + t));
   high = hn::MaxOfLanes(kVector, high);
+  std::fill(p, p + from, 0.0f);
+  std::fill(p + to, p + width, 0.0f);
   alignas(64) float lanes[kKvBlock] = {};
   for (int64_t j = 0; j < kKvBlock; j += kLanes) {
     V sum = hn::Zero(kVector);
-    for (int64_t t = j; t < width; t += kKvBlock) {
+    for (int64_t t = from + j; t < to; t += kKvBlock) {
       const V e = fast_exp(kVector, hn::Sub(hn::LoadU(kVector, p + t), high));
       hn::StoreU(e, kVector, p + t);
       sum = hn::Add(sum, e);
@@ -174,8 +174,9 @@ void add_range(const AttentionInput& input, const Tile& tile, const AttentionTas
     if (low >= high) continue;
     const float* p = tile.scores + i * tile.stride + low - tile.base;
     if (view.v16 != nullptr) {
-      input.in_bf16.add(p, tile.stride, kQ, view.v16 + task.kv_head * view.capacity * d_head, low - view.begin,
-                        high - view.begin, d_head, tile.words, tile.sums + i * d_head);
+      const int64_t first = view.begin - view.v16_lead();
+      input.in_bf16.add(p, tile.stride, kQ, view.v16 + task.kv_head * view.v16_tokens() * d_head, low - first,
+                        high - first, d_head, tile.words, tile.sums + i * d_head);
       continue;
     }
     const float* v = view.v + (task.kv_head * view.capacity + low - view.begin) * d_head;
@@ -190,7 +191,11 @@ void attend_tile(const AttentionInput& input, const AttentionTask& task, const T
   const int64_t d_head = shape.d_head;
   for (const KvView& view : task.run->chain) score_view<kQ>(input, tile, task.kv_head, view);
   float scale[kQ];
-  for (int i = 0; i < kQ; ++i) scale[i] = softmax(tile, i, shape);
+  const int64_t width = (tile.end - tile.base + kKvBlock - 1) / kKvBlock * kKvBlock;
+  for (int i = 0; i < kQ; ++i) {
+    scale[i] = softmax(tile.scores + i * tile.stride, width, tile.visible[i] - tile.base,
+                       tile.position[i] + 1 - tile.base, shape);
+  }
   std::fill_n(tile.sums, kQ * d_head, 0.0f);
   const int64_t from = *std::max_element(tile.visible, tile.visible + kQ);
   const int64_t to = std::max(from, *std::min_element(tile.position, tile.position + kQ) + 1);
@@ -272,6 +277,7 @@ void attend_task(const AttentionInput& input, const AttentionTask& task, Scratch
 }  // namespace
 
 AttendFunction attend_function() { return attend_task; }
+SoftmaxFunction softmax_of_target() { return softmax; }
 
 }  // namespace saif::cpu::HWY_NAMESPACE
 HWY_AFTER_NAMESPACE();
@@ -279,7 +285,9 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace saif::cpu {
 
-AttendFunction attend(Isa isa) { SAIF_PICK_TARGET(isa, attend_function) }
+AttendFunction attend(Isa isa){SAIF_PICK_TARGET(isa, attend_function)} SoftmaxFunction softmax_function(Isa isa) {
+  SAIF_PICK_TARGET(isa, softmax_of_target)
+}
 
 }  // namespace saif::cpu
 #endif  // HWY_ONCE

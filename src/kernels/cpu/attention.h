@@ -31,4 +31,15 @@ void store_kv(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvVi
 using AttendFunction = void (*)(const AttentionInput& input, const AttentionTask& task, Scratch& scratch);
 AttendFunction attend(Isa isa);
 
+// Scores [low, high) of a query become exp(scale * score - max), capped before if the shape says so, all others of
+// [0, width) 0; returns 1 / their sum. width is a multiple of 16; p has 16 floats of slack past it.
+using SoftmaxFunction = float (*)(float* p, int64_t width, int64_t low, int64_t high, const AttentionShape& shape);
+SoftmaxFunction softmax_function(Isa isa);
+
+// The same on tile registers (Intel AMX), for keys and values in bfloat16 and heads of a multiple of 32: 16 queries
+// meet 16 keys at a time, and values are summed by 32 positions, those that a multiple of 32 begins. So a token that is
+// not visible is multiplied by 0: it adds nothing as long as it is finite. nullptr where the CPU has no tiles.
+AttendFunction attend_on_tiles();
+constexpr int64_t kTileHead = 32;
+
 }  // namespace saif::cpu

@@ -77,10 +77,14 @@ class CpuBackend final : public Backend {
         int8_(cpu::without_tiles(isa)),
         rows_(cpu::row_ops(cpu::without_tiles(isa))),
         sparse_(cpu::sparse_ops(cpu::without_tiles(isa))),
-        attend_(cpu::attend(cpu::without_tiles(isa))) {}
+        attend_(cpu::attend(cpu::without_tiles(isa))),
+        attend_on_tiles_(isa == Isa::kAmx ? cpu::attend_on_tiles() : nullptr) {}
 
   std::string name() const override { return std::string("cpu (") + name_of(isa_) + ")"; }
   bool has_fast_bf16() const override { return cpu::without_tiles(isa_) == Isa::kAvx512Bf16; }
+  bool has_bf16_attention(int64_t d_head) const override {
+    return attend_on_tiles_ != nullptr && d_head % cpu::kTileHead == 0;
+  }
   bool has_int8() const override { return int8_.available(); }
 
   void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) override {
@@ -203,10 +207,13 @@ class CpuBackend final : public Backend {
     const auto n = static_cast<int64_t>(tasks.size());
     scratch_.resize(std::max(scratch_.size(), static_cast<size_t>(max_threads())));
     const cpu::AttentionInput input{q, shape, z, cpu::attention16(cpu::without_tiles(isa_))};
+    const bool in_bf16 = !runs.empty() && !runs.front().chain.empty() && runs.front().chain.front().k16 != nullptr;
+    const bool on_tiles = in_bf16 && has_bf16_attention(shape.d_head);
+    const cpu::AttendFunction attend = on_tiles ? attend_on_tiles_ : attend_;
     const int64_t grain = work < kSerialWork ? n : std::max<int64_t>(1, n / (8 * max_threads()));
     parallel_for(n, std::max<int64_t>(grain, 1), [&](int64_t b, int64_t e) {
       cpu::Scratch& scratch = scratch_[omp_in_parallel() ? static_cast<size_t>(omp_get_thread_num()) : 0];
-      for (int64_t t = b; t < e; ++t) attend_(input, tasks[static_cast<size_t>(t)], scratch);
+      for (int64_t t = b; t < e; ++t) attend(input, tasks[static_cast<size_t>(t)], scratch);
     });
   }
   void attention_pattern(Mat<const float> q, const AttentionRun& run, const AttentionShape& shape,
@@ -325,7 +332,7 @@ class CpuBackend final : public Backend {
   cpu::Scratch gate_, up_;  // of a gated MLP of few rows
   const cpu::RowOps& rows_;
   const cpu::SparseOps& sparse_;
-  cpu::AttendFunction attend_;
+  cpu::AttendFunction attend_, attend_on_tiles_;
   std::vector<cpu::Scratch> scratch_;  // one per thread
   std::unique_ptr<Backend> ref_ = make_ref_backend();
 };

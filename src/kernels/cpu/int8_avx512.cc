@@ -74,7 +74,8 @@ SAIF_VNNI SAIF_INLINE void direct_chunk(const uint8_t* p, const Codes (&x)[kM], 
   for (int r = 0; r < kM; ++r) {
     const Codes c{x[r].codes + at, x[r].offsets + at / 4, x[r].scales + at / 4, x[r].sums + at / 16};
     SAIF_UNROLL
-    for (int g = 0; g < kGroups; ++g) sums[r] = add_group<Type::kShift>(sums[r], d.codes[g], d.scale[g], c, g);
+    for (int g = 0; g < kGroups; ++g)
+      sums[r] = add_group<Type::kShift>(sums[r], d.codes[g], scale_of<Type>(d, g), c, g);
     sums[r] = add_min<Type::kMin>(sums[r], d.min, c);
   }
 }
@@ -128,7 +129,7 @@ SAIF_VNNI SAIF_INLINE void store_chunk(const uint8_t* p, Stored& s) {
   SAIF_UNROLL
   for (int g = 0; g < kGroups; ++g) {
     _mm512_store_si512(s.codes[g], d.codes[g]);
-    _mm512_store_ps(s.scale[g], d.scale[g]);
+    _mm512_store_ps(s.scale[g], scale_of<Type>(d, g));
   }
   if constexpr (Type::kMin) _mm512_store_ps(s.min, d.min);
 }

@@ -1,6 +1,6 @@
 // How 256 inputs of one row of each block type become unsigned codes, in order, and float32 scales.
 //
-// A weight is scale * (code - kBias) - min. `decode` reads kGroups groups of 64 inputs; types with blocks of 256 are
+// A weight is scale * (code - bias) + min. `decode` reads kGroups groups of 64 inputs; types with blocks of 256 are
 // always read whole.
 #pragma once
 
@@ -14,8 +14,8 @@ namespace saif::cpu::int8 {
 
 struct Decoded {
   __m512i codes[4];  // of each group of 64
-  __m512 scale[4];   // the scale of each group's lane: 4 inputs of the group
-  __m512 min;        // minus the minimum of each 16 inputs; only where kMin
+  __m512 scales;     // of each 16 inputs where kHalves, else, in eight lanes, of each 32
+  __m512 min;        // of each 16 inputs; only where kMin
 };
 
 template <typename T>
@@ -71,6 +71,11 @@ SAIF_VNNI SAIF_INLINE __m512 of_halves(__m512 scales, int group) {
   const __m512i first = _mm512_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3);
   return _mm512_permutexvar_ps(_mm512_add_epi32(first, _mm512_set1_epi32(4 * group)), scales);
 }
+// The scale of each lane of a group, which is 4 inputs.
+template <class Type>
+SAIF_VNNI SAIF_INLINE __m512 scale_of(const Decoded& d, int group) {
+  return Type::kHalves ? of_halves(d.scales, group) : of_blocks(d.scales, group);
+}
 // Eight values, each for the two halves of its block.
 SAIF_VNNI SAIF_INLINE __m512 twice(__m256 v) {
   const __m512i order = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
@@ -96,11 +101,10 @@ constexpr int kNoBias = -1;
 template <int kTypeBytes, bool kTypeMin, bool kFifth, int kTypeShift>
 struct Small {
   static constexpr int kBytes = kTypeBytes, kInputs = 32, kShift = kTypeShift;
-  static constexpr bool kMin = kTypeMin;
+  static constexpr bool kMin = kTypeMin, kHalves = false;
   static constexpr int kCodes = kBytes - 16, kFifthAt = kCodes - 4;
   template <int kGroups>
   SAIF_VNNI static SAIF_INLINE void decode(const uint8_t* p, Decoded& d) {
-    const __m256 scales = halves<kBytes, 2 * kGroups>(p);
     SAIF_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       const uint8_t *a = p + 2 * g * kBytes, *b = a + kBytes;
@@ -109,8 +113,8 @@ struct Small {
         const uint64_t bits = load<uint32_t>(a + kFifthAt) | uint64_t{load<uint32_t>(b + kFifthAt)} << 32;
         d.codes[g] = _mm512_mask_add_epi8(d.codes[g], bits, d.codes[g], _mm512_set1_epi8(16));
       }
-      d.scale[g] = of_blocks(_mm512_castps256_ps512(scales), g);
     }
+    d.scales = _mm512_castps256_ps512(halves<kBytes, 2 * kGroups>(p));
     // w = d c + m
     if constexpr (kMin) d.min = twice(halves<kBytes, 2 * kGroups>(p + 2));
   }
@@ -129,7 +133,7 @@ SAIF_VNNI SAIF_INLINE __m512i steps(__m512i nibbles) {  // of IQ4_NL and IQ4_XS,
 
 struct Iq4Nl {
   static constexpr int kBytes = 18, kInputs = 32, kShift = 0;
-  static constexpr bool kMin = false;
+  static constexpr bool kMin = false, kHalves = false;
   template <int kGroups>
   SAIF_VNNI static SAIF_INLINE void decode(const uint8_t* p, Decoded& d) {
     Q40::decode<kGroups>(p, d);
@@ -140,16 +144,15 @@ struct Iq4Nl {
 
 struct Q80 {
   static constexpr int kBytes = 34, kInputs = 32, kShift = 0;
-  static constexpr bool kMin = false;
+  static constexpr bool kMin = false, kHalves = false;
   template <int kGroups>
   SAIF_VNNI static SAIF_INLINE void decode(const uint8_t* p, Decoded& d) {
-    const __m512 scales = _mm512_castps256_ps512(halves<kBytes, 2 * kGroups>(p));
+    d.scales = _mm512_castps256_ps512(halves<kBytes, 2 * kGroups>(p));
     SAIF_UNROLL
     for (int g = 0; g < kGroups; ++g) {
       const uint8_t* a = p + 2 * g * kBytes + 2;
       const __m512i codes = _mm512_inserti64x4(_mm512_castsi256_si512(bytes32(a)), bytes32(a + kBytes), 1);
       d.codes[g] = _mm512_xor_si512(codes, _mm512_set1_epi8(static_cast<char>(0x80)));
-      d.scale[g] = of_blocks(scales, g);
     }
   }
 };
@@ -157,16 +160,14 @@ struct Q80 {
 // Q4_K, Q5_K: scales and minima of six bits in 12 bytes.
 struct SixBits {
   static constexpr int kInputs = 256, kShift = kNoBias;
-  static constexpr bool kMin = true;
+  static constexpr bool kMin = true, kHalves = false;
   SAIF_VNNI static SAIF_INLINE void scales(const uint8_t* p, Decoded& d) {
     const uint32_t a = load<uint32_t>(p + 4), b = load<uint32_t>(p + 8), both = load<uint32_t>(p + 12);
     const uint32_t scale_high = (both & 0x0f0f0f0fU) | ((a >> 6) & 0x03030303U) << 4;
     const uint32_t min_high = ((both >> 4) & 0x0f0f0f0fU) | ((b >> 6) & 0x03030303U) << 4;
     const __m256 scale = bytes_to_floats((a & 0x3f3f3f3fU) | uint64_t{scale_high} << 32);
     const __m256 min = bytes_to_floats((b & 0x3f3f3f3fU) | uint64_t{min_high} << 32);
-    const __m512 scaled = _mm512_castps256_ps512(_mm256_mul_ps(scale, _mm256_set1_ps(half(p))));
-    SAIF_UNROLL
-    for (int g = 0; g < 4; ++g) d.scale[g] = of_blocks(scaled, g);
+    d.scales = _mm512_castps256_ps512(_mm256_mul_ps(scale, _mm256_set1_ps(half(p))));
     d.min = twice(_mm256_mul_ps(min, _mm256_set1_ps(-half(p + 2))));
   }
 };
@@ -193,42 +194,39 @@ struct Q5K : SixBits {
 
 struct Q6K {
   static constexpr int kBytes = 210, kInputs = 256, kShift = 2;
-  static constexpr bool kMin = false;
+  static constexpr bool kMin = false, kHalves = true;
   template <int>
   SAIF_VNNI static SAIF_INLINE void decode(const uint8_t* p, Decoded& d) {
-    const __m512 scales =
-        _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes16(p + 192))), _mm512_set1_ps(half(p + 208)));
+    d.scales = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(bytes16(p + 192))), _mm512_set1_ps(half(p + 208)));
     SAIF_UNROLL
     for (int g = 0; g < 4; ++g) {
       const __m512i low = _mm512_srli_epi16(_mm512_loadu_si512(p + 64 * (g / 2)), 4 * (g % 2));
       const __m512i high = two_bits(p + 128 + 32 * (g / 2), 4 * (g % 2));
       d.codes[g] = _mm512_or_si512(low_bits(low, 15), _mm512_slli_epi16(high, 4));
-      d.scale[g] = of_halves(scales, g);
     }
   }
 };
 
 struct Q2K {
   static constexpr int kBytes = 84, kInputs = 256, kShift = kNoBias;
-  static constexpr bool kMin = true;
+  static constexpr bool kMin = true, kHalves = true;
   template <int>
   SAIF_VNNI static SAIF_INLINE void decode(const uint8_t* p, Decoded& d) {
     const __m128i both = bytes16(p), nibble = _mm_set1_epi8(15);
     const __m512i scale = _mm512_cvtepu8_epi32(_mm_and_si128(both, nibble));
     const __m512i min = _mm512_cvtepu8_epi32(_mm_and_si128(_mm_srli_epi16(both, 4), nibble));
-    const __m512 scales = _mm512_mul_ps(_mm512_cvtepi32_ps(scale), _mm512_set1_ps(half(p + 80)));
+    d.scales = _mm512_mul_ps(_mm512_cvtepi32_ps(scale), _mm512_set1_ps(half(p + 80)));
     d.min = _mm512_mul_ps(_mm512_cvtepi32_ps(min), _mm512_set1_ps(-half(p + 82)));
     SAIF_UNROLL
     for (int g = 0; g < 4; ++g) {
       d.codes[g] = two_bits(p + 16 + 32 * (g / 2), 4 * (g % 2));
-      d.scale[g] = of_halves(scales, g);
     }
   }
 };
 
 struct Q3K {
   static constexpr int kBytes = 110, kInputs = 256, kShift = 5;
-  static constexpr bool kMin = false;
+  static constexpr bool kMin = false, kHalves = true;
   template <int>
   SAIF_VNNI static SAIF_INLINE void decode(const uint8_t* p, Decoded& d) {
     const uint64_t nibbles = load<uint64_t>(p + 96);
@@ -238,18 +236,17 @@ struct Q3K {
     const uint64_t second = ((nibbles >> 4) & 0x0f0f0f0f0f0f0f0fULL) | top(4) | top(6) << 32;
     const __m128i codes = _mm_set_epi64x(static_cast<int64_t>(second), static_cast<int64_t>(first));
     const __m512i scale = _mm512_sub_epi32(_mm512_cvtepu8_epi32(codes), _mm512_set1_epi32(32));
-    const __m512 scales = _mm512_mul_ps(_mm512_cvtepi32_ps(scale), _mm512_set1_ps(half(p + 108)));
+    d.scales = _mm512_mul_ps(_mm512_cvtepi32_ps(scale), _mm512_set1_ps(half(p + 108)));
     SAIF_UNROLL
     for (int g = 0; g < 4; ++g) {
       d.codes[g] = add_where(two_bits(p + 32 + 32 * (g / 2), 4 * (g % 2)), p, 2 * g, 4);
-      d.scale[g] = of_halves(scales, g);
     }
   }
 };
 
 struct Iq4Xs {
   static constexpr int kBytes = 136, kInputs = 256, kShift = 0;
-  static constexpr bool kMin = false;
+  static constexpr bool kMin = false, kHalves = false;
   template <int>
   SAIF_VNNI static SAIF_INLINE void decode(const uint8_t* p, Decoded& d) {
     const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
@@ -258,11 +255,10 @@ struct Iq4Xs {
     const __m256i scale = _mm256_or_si256(_mm256_and_si256(low, _mm256_set1_epi32(15)),
                                           _mm256_slli_epi32(_mm256_and_si256(high, _mm256_set1_epi32(3)), 4));
     const __m256 signed_scale = _mm256_cvtepi32_ps(_mm256_sub_epi32(scale, _mm256_set1_epi32(32)));
-    const __m512 scales = _mm512_castps256_ps512(_mm256_mul_ps(signed_scale, _mm256_set1_ps(half(p))));
+    d.scales = _mm512_castps256_ps512(_mm256_mul_ps(signed_scale, _mm256_set1_ps(half(p))));
     SAIF_UNROLL
     for (int g = 0; g < 4; ++g) {
       d.codes[g] = steps(nibbles16(p + 8 + 32 * g, p + 24 + 32 * g));
-      d.scale[g] = of_blocks(scales, g);
     }
   }
 };

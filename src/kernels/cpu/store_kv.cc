@@ -33,7 +33,8 @@ void store_kv16(Mat<const float> k, Mat<const float> v, int64_t d_head, const Kv
     for (int64_t head = 0; head < n_heads; ++head) {
       uint16_t* block = segment.k16 + (head * blocks + token / kKvBlock) * block_size;
       store_key16(k.row(r) + head * d_head, d_head, block, token % kKvBlock);
-      uint16_t* values = segment.v16 + (head * segment.capacity + token / 2 * 2) * d_head + (token % 2 == 0 ? 1 : 0);
+      const int64_t value = head * segment.v16_tokens() + segment.v16_lead() + token;
+      uint16_t* values = segment.v16 + value / 2 * 2 * d_head + 1 - value % 2;
       const float* from = v.row(r) + head * d_head;
       for (int64_t c = 0; c < d_head; ++c) values[2 * c] = f32_to_bf16(from[c]);
     }

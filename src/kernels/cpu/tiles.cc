@@ -10,6 +10,7 @@ namespace saif::cpu {
 namespace {
 
 constexpr int64_t kPartTiles = 18;         // inputs of a panel's part: 36 KB, which stay in L1
+constexpr int64_t kBlockTiles = 16;        // the same of blocks, of whole chunks of 256 inputs
 constexpr int64_t kTaskPanels = 8;         // that share x's part out of L2, at most
 constexpr int64_t kTaskRows = 512;         // of whose inputs a part stays in L2: 590 KB
 constexpr int64_t kFewRows = 32;           // for them weights arrive from memory more slowly than they are used
@@ -32,7 +33,8 @@ struct Panel {
 
 // The work of a call: panels, so many to a task, with rows, so many groups to a task.
 struct Plan {
-  int64_t panels, k_tiles, k_parts;
+  int64_t panels, k_tiles;
+  int64_t part_tiles, k_parts;
   int64_t task_panels, blocks;  // panels = about blocks * task_panels
   int64_t task_groups, row_chunks;
   bool few;
@@ -53,11 +55,20 @@ int64_t panels_per_task(int64_t panels, int64_t chunks, int64_t at_most, int thr
   return best;
 }
 
-Plan make_plan(const TileRows& x, int64_t panels, int64_t row_bytes) {
+bool any_blocks(std::span<const LinearPart> parts) {
+  return std::ranges::any_of(parts, [](const LinearPart& part) { return part.w.blocks.has_value(); });
+}
+
+Plan make_plan(const TileRows& x, std::span<const LinearPart> parts, int64_t panels, int64_t row_bytes) {
   Plan plan{};
   plan.panels = panels;
   plan.k_tiles = x.k_tiles;
   plan.k_parts = ceil_div(x.k_tiles, kPartTiles);
+  plan.part_tiles = ceil_div(x.k_tiles, plan.k_parts);
+  if (any_blocks(parts)) {
+    plan.part_tiles = kBlockTiles;
+    plan.k_parts = ceil_div(x.k_tiles, kBlockTiles);
+  }
   plan.threads = max_threads();
   plan.few = x.rows <= kFewRows;
   const int64_t wanted = ceil_div(2 * plan.threads, std::max<int64_t>(panels, 1));
@@ -75,8 +86,8 @@ Plan make_plan(const TileRows& x, int64_t panels, int64_t row_bytes) {
 }
 
 TileRange part_of(const Plan& plan, int64_t k_part) {
-  const int64_t count = ceil_div(plan.k_tiles, plan.k_parts), first = k_part * count;
-  return {first, std::min(count, plan.k_tiles - first)};
+  const int64_t first = k_part * plan.part_tiles;
+  return {first, std::min(plan.part_tiles, plan.k_tiles - first)};
 }
 
 // Of blocks before chunks: what one task leaves in a core's L2 is another's x.
@@ -88,17 +99,20 @@ TileRows rows_of(const Plan& plan, const TileRows& x, int64_t task) {
 
 TilesAhead ahead_of(const Panel& panel, const TileRange& range) {
   if (panel.part == nullptr || range.count <= 0) return {};
-  const WeightTile tile = panel.tile();
-  const auto size = static_cast<int64_t>(size_of(tile.dtype));
-  const int64_t begin = range.first * kTileInputs, end = std::min(begin + range.count * kTileInputs, tile.in);
-  return {static_cast<const char*>(tile.data) + begin * size, tile.in * size, tile.rows,
-          ceil_div((end - begin) * size, 64)};
+  const WeightView& w = panel.part->w;
+  const int64_t row = w.row_bytes(), begin = range.first * kTileInputs;
+  const int64_t inputs = std::min(range.count * kTileInputs, w.in - begin);
+  const auto* data = static_cast<const char*>(w.data) + panel.first * row + begin * row / w.in;
+  return {data, row, panel.outputs(), ceil_div(inputs * row / w.in, 64)};
 }
 
 // Products of a task's panels with its rows: sums [panel][panel_sums]. `next` is likely to be this thread's next one.
 void multiply(const TileKernel& kernel, const Plan& plan, const TileRows& x, std::span<const Panel> panels,
               const Panel& next, TaskScratch& scratch, float* sums) {
-  auto* packed = scratch.packed.get<uint16_t>(kPanelOutputs * kTileInputs * std::min(kPartTiles, plan.k_tiles));
+  // Weights, then two halves' scales and offsets of up to two steps a tile.
+  const int64_t weights = kPanelOutputs * kTileInputs * plan.part_tiles, scales = 4 * kTileOutputs * plan.part_tiles;
+  auto* room = scratch.packed.get<float>(weights / 2 + 2 * scales);
+  const PackedPanel packed{reinterpret_cast<uint16_t*>(room), room + weights / 2, room + weights / 2 + scales};
   for (int64_t k = 0; k < plan.k_parts; ++k) {
     const TileRange range = part_of(plan, k);
     if (range.count <= 0) break;
@@ -111,8 +125,9 @@ void multiply(const TileKernel& kernel, const Plan& plan, const TileRows& x, std
       } else {
         ahead = ahead_of(next, part_of(plan, 0));
       }
-      kernel.pack_panel(panels[p].tile(), range, plan.few ? ahead : TilesAhead{}, packed);
-      kernel.multiply(x, range, packed, plan.few ? TilesAhead{} : ahead,
+      const WeightTile tile = panels[p].tile();
+      kernel.pack_panel(tile, range, plan.few ? ahead : TilesAhead{}, packed);
+      kernel.multiply(x, tile, range, packed, plan.few ? TilesAhead{} : ahead,
                       sums + static_cast<int64_t>(p) * x.panel_sums());
     }
   }
@@ -156,13 +171,15 @@ void pack_group(const TileKernel& kernel, const RowSource& x, const TileRows& ti
   kernel.pack_rows(rows, n, x.cols, tiles.from(group, n), units);
 }
 
-TileRows room_for(int64_t rows, int64_t cols, Scratch& scratch) {
+// For products with these parts.
+TileRows room_for(int64_t rows, int64_t cols, std::span<const LinearPart> parts, Scratch& scratch, Scratch& sums) {
   TileRows out;
   out.rows = rows;
   out.width = rows == 1 ? 1 : kTileRows;
   out.groups = ceil_div(rows, out.width);
   out.k_tiles = ceil_div(cols, kTileInputs);
   out.data = scratch.get<uint32_t>(out.groups * out.k_tiles * out.tile_words());
+  if (any_blocks(parts)) out.sums = sums.get<float>(out.groups * 2 * out.k_tiles * out.width);
   return out;
 }
 
@@ -243,10 +260,8 @@ void run_gated_task(const TileKernel& kernel, const Plan& plan, const GatedProdu
   products.combine(gate, up, gate);
   const int64_t group = task / plan.blocks * plan.task_groups;
   for (size_t p = 0; p < n; ++p) {
-    TileRows to = hidden;
-    to.data = hidden.tile(group, 0);
-    to.groups = x.groups;
-    kernel.round(sums + static_cast<int64_t>(p) * size, to, work.panels[p].first / kPanelOutputs);
+    kernel.round(sums + static_cast<int64_t>(p) * size, hidden.from(group, x.rows),
+                 work.panels[p].first / kPanelOutputs);
   }
 }
 
@@ -260,8 +275,8 @@ int64_t all_panels(std::span<const LinearPart> parts) {
 
 void TileLinear::run(const RowSource& x, std::span<const LinearPart> parts) {
   if (x.rows == 0 || parts.empty()) return;
-  const TileRows tiles = room_for(x.rows, x.cols, rows_);
-  const Plan plan = make_plan(tiles, all_panels(parts), parts.front().w.row_bytes());
+  const TileRows tiles = room_for(x.rows, x.cols, parts, rows_, row_sums_);
+  const Plan plan = make_plan(tiles, parts, all_panels(parts), parts.front().w.row_bytes());
   const auto pack = [&](int64_t group, TaskScratch& scratch) { pack_group(*kernel_, x, tiles, group, scratch); };
   const auto run = [&](int64_t task, TaskScratch& scratch) { run_task(*kernel_, plan, parts, tiles, task, scratch); };
   sweep(*kernel_, plan, tiles, tiles.groups, pack, run, scratch_);
@@ -269,16 +284,17 @@ void TileLinear::run(const RowSource& x, std::span<const LinearPart> parts) {
 
 void TileLinear::run_gated(const RowSource& x, const GatedProducts& products, const LinearPart& down) {
   if (x.rows == 0) return;
-  const TileRows tiles = room_for(x.rows, x.cols, rows_);
-  const TileRows hidden = room_for(x.rows, products.gate.w.out, hidden_);
-  Plan plan = make_plan(tiles, panels_of(products.gate.w), 2 * products.gate.w.row_bytes());
+  const LinearPart both[] = {products.gate, products.up};
+  const TileRows tiles = room_for(x.rows, x.cols, both, rows_, row_sums_);
+  const TileRows hidden = room_for(x.rows, products.gate.w.out, {&down, 1}, hidden_, hidden_sums_);
+  const Plan plan = make_plan(tiles, both, panels_of(products.gate.w), 2 * products.gate.w.row_bytes());
   const auto pack = [&](int64_t group, TaskScratch& scratch) { pack_group(*kernel_, x, tiles, group, scratch); };
   const auto gated = [&](int64_t task, TaskScratch& scratch) {
     run_gated_task(*kernel_, plan, products, tiles, task, scratch, hidden);
   };
   sweep(*kernel_, plan, tiles, tiles.groups, pack, gated, scratch_);
 
-  const Plan last = make_plan(hidden, panels_of(down.w), down.w.row_bytes());
+  const Plan last = make_plan(hidden, {&down, 1}, panels_of(down.w), down.w.row_bytes());
   const auto run = [&](int64_t task, TaskScratch& scratch) {
     run_task(*kernel_, last, {&down, 1}, hidden, task, scratch);
   };

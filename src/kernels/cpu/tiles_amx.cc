@@ -1,4 +1,3 @@
-// In intrinsics; see avx512-inl.h for how targets are chosen.
 #include "kernels/cpu/tiles.h"
 
 #if defined(__x86_64__)
@@ -9,11 +8,8 @@
 
 #include <algorithm>
 
-#include "kernels/cpu/avx512-inl.h"
-
-#define SAIF_AMX __attribute__((target("amx-tile,amx-bf16,avx512f,avx512bw,avx512vl,avx512dq,f16c,fma,avx512bf16")))
-// GCC does not know that tile instructions touch memory.
-#define SAIF_TILE_FENCE() asm volatile("" ::: "memory")
+#include "kernels/cpu/tiles_amx-inl.h"
+#include "kernels/cpu/tiles_blocks.h"
 
 namespace saif::cpu {
 
@@ -23,83 +19,30 @@ namespace {
 using avx512::store_sums;
 using avx512::transpose;
 
-constexpr int64_t kLine = 64;
-constexpr int64_t kPackedTile = kTileOutputs * kTileInputs;  // bfloat16 values
+void configure(int64_t width) { configure_for(width, kTileInputs); }
 
-// --- registers: 0 to 3 sums [tile of outputs + 2 group], 4 and 5 weights, 6 and 7 rows
-
-struct alignas(64) TileConfig {
-  uint8_t palette = 1, start_row = 0, reserved[14] = {};
-  uint16_t column_bytes[16] = {};
-  uint8_t rows[16] = {};
-};
-static_assert(sizeof(TileConfig) == 64);
-
-SAIF_AMX void configure(int64_t width) {
-  TileConfig config;
-  for (int t = 0; t < 8; ++t) {
-    const bool weights = t == 4 || t == 5;
-    config.rows[t] = kTileRows;
-    config.column_bytes[t] = static_cast<uint16_t>(weights ? 64 : 4 * width);
-  }
-  const TileConfig* all = &config;
-  asm volatile("" : "+r"(all)::"memory");  // GCC takes the instruction for one that reads 8 bytes
-  _tile_loadconfig(all);
-}
-
-SAIF_AMX void release() { _tile_release(); }
-
-// --- what is fetched ahead, some lines at a time
-
-class Fetch {
- public:
-  explicit Fetch(const TilesAhead& ahead) : ahead_(ahead), row_(ahead.data), left_(ahead.rows * ahead.lines) {}
-  int64_t lines() const { return left_; }
-  SAIF_AVX512 SAIF_INLINE void step(int64_t n) {
-    for (n = std::min(n, left_), left_ -= n; n > 0; --n) {
-      _mm_prefetch(row_ + at_, _MM_HINT_T1);
-      at_ += kLine;
-      if (at_ == ahead_.lines * kLine) {
-        at_ = 0;
-        row_ += ahead_.row_bytes;
-      }
-    }
-  }
-
- private:
-  TilesAhead ahead_;
-  const char* row_;
-  int64_t at_ = 0, left_;
-};
+void release() { release_tiles(); }
 
 // --- x
-
-SAIF_AVX512 SAIF_INLINE __mmask16 first_of_16(int64_t n) {
-  return static_cast<__mmask16>((1U << std::clamp<int64_t>(n, 0, 16)) - 1);
-}
-
-// 32 floats, of which n are there, as 16 pairs
-SAIF_AVX512 SAIF_INLINE __m512i pairs_of(const float* x, int64_t n) {
-  const __m512 low = _mm512_maskz_loadu_ps(first_of_16(n), x);
-  const __m512 high = _mm512_maskz_loadu_ps(first_of_16(n - 16), x + 16);
-  return (__m512i)_mm512_cvtne2ps_pbh(high, low);
-}
 
 SAIF_AVX512 void pack_rows(const float* const* rows, int64_t n, int64_t cols, const TileRows& group,
                            uint32_t* scratch) {
   const int64_t units = group.k_tiles * kTileInputs / 2;
-  uint32_t* to = group.width == 1 ? group.data : scratch;
+  const bool single = group.width == 1;
+  uint32_t* to = single ? group.data : scratch;
   for (int64_t r = 0; r < n; ++r) {
     for (int64_t u = 0; u < units; u += 16) {
       _mm512_storeu_si512(to + r * units + u, pairs_of(rows[r] + 2 * u, cols - 2 * u));
     }
   }
-  if (group.width == 1) return;
+  if (single && group.sums == nullptr) return;
   for (int64_t u = 0; u < units; u += 16) {
     __m512i t[16];
     SAIF_UNROLL
-    for (int r = 0; r < 16; ++r) t[r] = r < n ? _mm512_loadu_si512(scratch + r * units + u) : _mm512_setzero_si512();
+    for (int r = 0; r < 16; ++r) t[r] = r < n ? _mm512_loadu_si512(to + r * units + u) : _mm512_setzero_si512();
     transpose(t);
+    if (group.sums != nullptr) sum_units(t, group.width, group.sums + u / 8 * group.width);
+    if (single) continue;
     SAIF_UNROLL
     for (int i = 0; i < 16; ++i) _mm512_storeu_si512(group.data + (u + i) * kTileRows, t[i]);
   }
@@ -143,14 +86,15 @@ SAIF_AVX512 void pack_panel_as(const WeightTile& w, const TileRange& range, cons
   }
 }
 
-void pack_panel(const WeightTile& w, const TileRange& range, const TilesAhead& ahead, uint16_t* packed) {
+void pack_panel(const WeightTile& w, const TileRange& range, const TilesAhead& ahead, const PackedPanel& packed) {
+  if (w.blocks) return pack_block_panel(w, range, ahead, packed);
   switch (w.dtype) {
     case DType::kBf16:
-      return pack_panel_as<DType::kBf16>(w, range, ahead, packed);
+      return pack_panel_as<DType::kBf16>(w, range, ahead, packed.weights);
     case DType::kF16:
-      return pack_panel_as<DType::kF16>(w, range, ahead, packed);
+      return pack_panel_as<DType::kF16>(w, range, ahead, packed.weights);
     default:
-      return pack_panel_as<DType::kF32>(w, range, ahead, packed);
+      return pack_panel_as<DType::kF32>(w, range, ahead, packed.weights);
   }
 }
 
@@ -201,8 +145,8 @@ SAIF_AMX SAIF_INLINE void multiply_groups(const uint32_t* b, int64_t step, int64
   }
 }
 
-SAIF_AMX void multiply(const TileRows& x, const TileRange& range, const uint16_t* packed, const TilesAhead& ahead,
-                       float* sums) {
+SAIF_AMX void multiply_plain(const TileRows& x, const TileRange& range, const uint16_t* packed, const TilesAhead& ahead,
+                             float* sums) {
   SAIF_TILE_FENCE();
   Fetch fetch(ahead);
   const int64_t steps = std::max<int64_t>(1, (x.groups + 1) / 2 * range.count);
@@ -217,6 +161,12 @@ SAIF_AMX void multiply(const TileRows& x, const TileRange& range, const uint16_t
     multiply_groups<1>(x.tile(g, range.first), 0, x.width, range, packed, fetch, lines, sums + g * group_sums);
   }
   SAIF_TILE_FENCE();
+}
+
+void multiply(const TileRows& x, const WeightTile& w, const TileRange& range, const PackedPanel& packed,
+              const TilesAhead& ahead, float* sums) {
+  if (w.blocks) return multiply_block_panel(x, w, range, packed, ahead, sums);
+  multiply_plain(x, range, packed.weights, ahead, sums);
 }
 
 // --- sums
@@ -261,9 +211,16 @@ SAIF_AVX512 void add_bias(const TileRows& x, const float* bias, int64_t outputs,
 }
 
 SAIF_AVX512 void round(const float* sums, const TileRows& to, int64_t k_tile) {
+  __m512i t[16];
   if (to.width == 1) {
-    _mm512_storeu_si512(to.tile(0, k_tile), pairs_of(sums, kTileInputs));
-    return;
+    const __m512i units = pairs_of(sums, kTileInputs);
+    _mm512_storeu_si512(to.tile(0, k_tile), units);
+    if (to.sums == nullptr) return;
+    t[0] = units;
+    SAIF_UNROLL
+    for (int i = 1; i < 16; ++i) t[i] = _mm512_setzero_si512();
+    transpose(t);
+    return sum_units(t, 1, to.tile_sums(0, k_tile));
   }
   // 16 values of one output, then 16 of the next: pairs of both
   alignas(64) constexpr uint16_t kSideBySide[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
@@ -272,18 +229,21 @@ SAIF_AVX512 void round(const float* sums, const TileRows& to, int64_t k_tile) {
   for (int64_t g = 0; g < to.groups; ++g) {
     uint32_t* tile = to.tile(g, k_tile);
     const float* from = sums + g * kPanelOutputs * kTileRows;
-    for (int64_t u = 0; u < kTileInputs / 2; ++u) {
-      const __m512i both = pairs_of(from + 32 * u, kTileInputs);
-      _mm512_storeu_si512(tile + u * kTileRows, _mm512_permutexvar_epi16(order, both));
+    SAIF_UNROLL
+    for (int u = 0; u < kTileInputs / 2; ++u) {
+      t[u] = _mm512_permutexvar_epi16(order, pairs_of(from + 32 * u, kTileInputs));
+      _mm512_storeu_si512(tile + u * kTileRows, t[u]);
     }
+    if (to.sums != nullptr) sum_units(t, kTileRows, to.tile_sums(g, k_tile));
   }
 }
 
-constexpr TileKernel kKernel{configure, release, pack_rows, pack_panel, multiply, store, add_bias, round};
+constexpr TileKernel kKernel{configure, release, pack_rows, pack_panel, multiply, store, add_bias, round, takes_blocks};
 
 // The CPU has tiles of bfloat16, and the system keeps them for this process.
 bool available() {
   constexpr unsigned kTile = 1U << 24, kBf16 = 1U << 22;
+  if (!__builtin_cpu_supports("avx512vnni") || !__builtin_cpu_supports("avx512vbmi")) return false;
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
   if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || (edx & kTile) == 0 || (edx & kBf16) == 0) return false;
 #if defined(__linux__)

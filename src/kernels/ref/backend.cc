@@ -76,9 +76,11 @@ float key_at(const Key& key, int64_t head, int64_t d_head, int64_t d) {
 }
 
 float value_at(const Key& key, int64_t head, int64_t d_head, int64_t d) {
-  const int64_t token = head * key.view->capacity + key.token;
-  if (key.view->v16 != nullptr) return bf16_to_f32(key.view->v16[(token / 2 * d_head + d) * 2 + 1 - key.token % 2]);
-  return key.view->v[token * d_head + d];
+  if (key.view->v16 != nullptr) {
+    const int64_t token = head * key.view->v16_tokens() + key.view->v16_lead() + key.token;
+    return bf16_to_f32(key.view->v16[(token / 2 * d_head + d) * 2 + 1 - token % 2]);
+  }
+  return key.view->v[(head * key.view->capacity + key.token) * d_head + d];
 }
 
 bool in_bf16(const AttentionRun& run) { return !run.chain.empty() && run.chain[0].k16 != nullptr; }
@@ -117,6 +119,7 @@ class RefBackend final : public Backend {
  public:
   std::string name() const override { return "ref"; }
   bool has_fast_bf16() const override { return false; }
+  bool has_bf16_attention(int64_t) const override { return false; }
   bool has_int8() const override { return true; }
 
   void linear(Mat<const float> x, std::span<const LinearPart> parts, Compute compute) override {
@@ -377,8 +380,8 @@ class RefBackend final : public Backend {
       segment.k16[lane * 2 + d % 2] = d < d_head ? f32_to_bf16(k[d]) : 0;
     }
     for (int64_t d = 0; d < d_head; ++d) {
-      const int64_t pair = (at.head * segment.capacity + at.position) / 2 * d_head + d;
-      segment.v16[pair * 2 + 1 - at.position % 2] = f32_to_bf16(v[d]);
+      const int64_t token = at.head * segment.v16_tokens() + segment.v16_lead() + at.position;
+      segment.v16[(token / 2 * d_head + d) * 2 + 1 - token % 2] = f32_to_bf16(v[d]);
     }
   }
 
