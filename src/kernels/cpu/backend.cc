@@ -74,6 +74,7 @@ class CpuBackend final : public Backend {
       : isa_(isa),
         tiles_(isa),
         linear_(cpu::without_tiles(isa)),
+        few_blocks_(isa),
         int8_(cpu::without_tiles(isa)),
         rows_(cpu::row_ops(cpu::without_tiles(isa))),
         sparse_(cpu::sparse_ops(cpu::without_tiles(isa))),
@@ -104,7 +105,9 @@ class CpuBackend final : public Backend {
       rows_.glu(mlp.activation, gate, up, y);
     };
     LinearPart gate{mlp.gate, mlp.gate_bias, {}}, up{mlp.up, mlp.up_bias, {}};
-    if (compute == Compute::kBf16 && tiles_.takes(mlp.gate) && tiles_.takes(mlp.up) && tiles_.takes(mlp.down.w)) {
+    const bool few_blocks = x.rows() <= cpu::kFewBlockRows && (mlp.gate.blocks || mlp.up.blocks || mlp.down.w.blocks);
+    const bool on_tiles = tiles_.takes(mlp.gate) && tiles_.takes(mlp.up) && tiles_.takes(mlp.down.w) && !few_blocks;
+    if (compute == Compute::kBf16 && on_tiles) {
       return tiles_.run_gated(in, {gate, up, combine}, mlp.down);
     }
     if (compute != Compute::kInt8 && !linear_.are_few(x.rows(), compute)) {
@@ -285,13 +288,16 @@ class CpuBackend final : public Backend {
   void linear_of(const cpu::RowSource& x, std::span<const LinearPart> parts, Compute compute) {
     if (compute == Compute::kF32) return linear_.run(x, parts, compute);
     SAIF_CHECK(compute != Compute::kInt8 || has_int8(), "products of 8 bits on " + name());
-    for (std::vector<LinearPart>* kind : {&int8_parts_, &tile_parts_, &other_parts_}) kind->clear();
+    for (std::vector<LinearPart>* kind : {&int8_parts_, &tile_parts_, &few_parts_, &other_parts_}) kind->clear();
+    const bool few = x.rows <= cpu::kFewBlockRows;
     for (const LinearPart& part : parts) {
       const bool int8 = compute == Compute::kInt8 && int8_.takes(part.w);
-      (int8 ? int8_parts_ : tiles_.takes(part.w) ? tile_parts_ : other_parts_).push_back(part);
+      const bool tiles = tiles_.takes(part.w);
+      (int8 ? int8_parts_ : !tiles ? other_parts_ : few && part.w.blocks ? few_parts_ : tile_parts_).push_back(part);
     }
     int8_.run(x, int8_parts_);
     tiles_.run(x, tile_parts_);
+    few_blocks_.run(x, few_parts_, Compute::kBf16);
     linear_.run(x, other_parts_, Compute::kBf16);
   }
 
@@ -327,8 +333,9 @@ class CpuBackend final : public Backend {
   Isa isa_;
   cpu::TileLinear tiles_;
   cpu::Linear linear_;
+  cpu::Linear few_blocks_;  // of matrices that tiles_ takes for more rows: to the same bits
   cpu::Int8Linear int8_;
-  std::vector<LinearPart> int8_parts_, tile_parts_, other_parts_;
+  std::vector<LinearPart> int8_parts_, tile_parts_, few_parts_, other_parts_;
   cpu::Scratch gate_, up_;  // of a gated MLP of few rows
   const cpu::RowOps& rows_;
   const cpu::SparseOps& sparse_;

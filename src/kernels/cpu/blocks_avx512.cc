@@ -113,8 +113,28 @@ SAIF_INLINE float sum_of_block(const float* halves, int64_t s) {
 
 // --- few rows
 
+// A block's products with a row: pair by pair, or as a tile sums them.
+struct PairSum {
+  __m512 v;
+  SAIF_AVX512 static SAIF_INLINE PairSum zero() { return {_mm512_setzero_ps()}; }
+  SAIF_AVX512 SAIF_INLINE void add(uint32_t x, __m512i pairs) { v = add_product(v, x, pairs); }
+  SAIF_AVX512 SAIF_INLINE __m512 total() const { return v; }
+};
+struct TileSum {
+  __m512 first, second;
+  SAIF_AVX512 static SAIF_INLINE TileSum zero() { return {_mm512_setzero_ps(), _mm512_setzero_ps()}; }
+  SAIF_AVX512 SAIF_INLINE void add(uint32_t x, __m512i pairs) {
+    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000U));
+    first = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(x << 16))),
+                            _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)), first);
+    second = _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_set1_epi32(static_cast<int>(x & 0xffff0000U))),
+                             _mm512_castsi512_ps(_mm512_and_si512(pairs, upper)), second);
+  }
+  SAIF_AVX512 SAIF_INLINE __m512 total() const { return _mm512_add_ps(first, second); }
+};
+
 // Up to kM rows; past the last one they repeat it.
-template <class Type, int kM, int kN>
+template <class Type, class Sum, int kM, int kN>
 SAIF_AVX512 void direct_panels(const UnitRows& x, const WeightTile& w, int64_t row, const LinearOutput& out) {
   const uint32_t* units[kM];
   const float* halves[kM];
@@ -137,7 +157,7 @@ SAIF_AVX512 void direct_panels(const UnitRows& x, const WeightTile& w, int64_t r
     for (int64_t g = 0; g < groups; ++g) {
       for (int64_t b = 0; b < step; b += 64) _mm_prefetch(next + b, _MM_HINT_T1);
       next += step;
-      __m512 products[kN][kM];
+      Sum products[kN][kM];
       const int64_t unit = input / 2 + g * 2 * kHalfUnits;
       each_unit_of_group<Type>(panels, g, [&](int p, int half, int i, __m512i pairs) SAIF_AVX512 SAIF_LAMBDA {
         const bool first = i == 0 && (Type::kScales == 2 || half == 0);
@@ -145,13 +165,13 @@ SAIF_AVX512 void direct_panels(const UnitRows& x, const WeightTile& w, int64_t r
         const int64_t s = Type::kScales == 2 ? 2 * g + half : g;
         SAIF_UNROLL
         for (int r = 0; r < kM; ++r) {
-          products[p][r] =
-              add_product(first ? _mm512_setzero_ps() : products[p][r], units[r][unit + kHalfUnits * half + i], pairs);
+          if (first) products[p][r] = Sum::zero();
+          products[p][r].add(units[r][unit + kHalfUnits * half + i], pairs);
         }
         if (!last) return;
         SAIF_UNROLL
         for (int r = 0; r < kM; ++r) {
-          sums[p][r] = add_block<Type>(sums[p][r], products[p][r], panels[p].chunk, s,
+          sums[p][r] = add_block<Type>(sums[p][r], products[p][r].total(), panels[p].chunk, s,
                                        sum_of_block<Type>(halves[r] + input / 16, s));
         }
       });
@@ -168,24 +188,24 @@ SAIF_AVX512 void direct_panels(const UnitRows& x, const WeightTile& w, int64_t r
 }
 
 // Two panels in turn where their sums leave room, since one sum's chain is slower than the weights.
-template <class Type, int kM>
+template <class Type, class Sum, int kM>
 int64_t panel_pairs(const UnitRows& x, const WeightTile& w, const LinearOutput& out) {
   int64_t row = 0;
-  for (; row + 2 * kLanes <= w.rows; row += 2 * kLanes) direct_panels<Type, kM, 2>(x, w, row, out);
+  for (; row + 2 * kLanes <= w.rows; row += 2 * kLanes) direct_panels<Type, Sum, kM, 2>(x, w, row, out);
   return row;
 }
 
-template <class Type>
+template <class Type, class Sum>
 void direct(const UnitRows& x, const WeightTile& w, const LinearOutput& out) {
   int64_t row = 0;
   if (x.rows == 1) {
-    row = panel_pairs<Type, 1>(x, w, out);
+    row = panel_pairs<Type, Sum, 1>(x, w, out);
   } else if (x.rows == 2) {
-    row = panel_pairs<Type, 2>(x, w, out);
+    row = panel_pairs<Type, Sum, 2>(x, w, out);
   } else if (x.rows <= 4) {
-    row = panel_pairs<Type, 4>(x, w, out);
+    row = panel_pairs<Type, Sum, 4>(x, w, out);
   }
-  for (; row < w.rows; row += kLanes) direct_panels<Type, kDirectRows, 1>(x, w, row, out);
+  for (; row < w.rows; row += kLanes) direct_panels<Type, Sum, kDirectRows, 1>(x, w, row, out);
 }
 
 // --- many rows: a chunk of up to three panels is packed into L1 and meets all of them
@@ -310,45 +330,49 @@ void multiply(const UnitRows& x, const WeightTile& w, const LinearOutput& out, c
   }
 }
 
-template <class Type>
+template <class Type, class Sum>
 const BlockKernel* kernel_of() {
-  static constexpr BlockKernel kKernel{multiply<Type>, direct<Type>};
+  static constexpr BlockKernel kKernel{multiply<Type>, direct<Type, Sum>};
   return &kKernel;
+}
+
+template <class Sum>
+const BlockKernel* kernel_by(GgmlType type) {
+  switch (type) {
+    case GgmlType::kQ40:
+      return kernel_of<Q40, Sum>();
+    case GgmlType::kQ41:
+      return kernel_of<Q41, Sum>();
+    case GgmlType::kQ50:
+      return kernel_of<Q50, Sum>();
+    case GgmlType::kQ51:
+      return kernel_of<Q51, Sum>();
+    case GgmlType::kQ80:
+      return kernel_of<Q80, Sum>();
+    case GgmlType::kQ2K:
+      return kernel_of<Q2K, Sum>();
+    case GgmlType::kQ3K:
+      return kernel_of<Q3K, Sum>();
+    case GgmlType::kQ4K:
+      return kernel_of<Q4K, Sum>();
+    case GgmlType::kQ5K:
+      return kernel_of<Q5K, Sum>();
+    case GgmlType::kQ6K:
+      return kernel_of<Q6K, Sum>();
+    case GgmlType::kIq4Nl:
+      return kernel_of<Iq4Nl, Sum>();
+    case GgmlType::kIq4Xs:
+      return kernel_of<Iq4Xs, Sum>();
+    default:
+      return nullptr;
+  }
 }
 
 }  // namespace
 }  // namespace avx512
 
-const BlockKernel* block_kernel_avx512(GgmlType type) {
-  switch (type) {
-    case GgmlType::kQ40:
-      return avx512::kernel_of<avx512::Q40>();
-    case GgmlType::kQ41:
-      return avx512::kernel_of<avx512::Q41>();
-    case GgmlType::kQ50:
-      return avx512::kernel_of<avx512::Q50>();
-    case GgmlType::kQ51:
-      return avx512::kernel_of<avx512::Q51>();
-    case GgmlType::kQ80:
-      return avx512::kernel_of<avx512::Q80>();
-    case GgmlType::kQ2K:
-      return avx512::kernel_of<avx512::Q2K>();
-    case GgmlType::kQ3K:
-      return avx512::kernel_of<avx512::Q3K>();
-    case GgmlType::kQ4K:
-      return avx512::kernel_of<avx512::Q4K>();
-    case GgmlType::kQ5K:
-      return avx512::kernel_of<avx512::Q5K>();
-    case GgmlType::kQ6K:
-      return avx512::kernel_of<avx512::Q6K>();
-    case GgmlType::kIq4Nl:
-      return avx512::kernel_of<avx512::Iq4Nl>();
-    case GgmlType::kIq4Xs:
-      return avx512::kernel_of<avx512::Iq4Xs>();
-    default:
-      return nullptr;
-  }
-}
+const BlockKernel* block_kernel_avx512(GgmlType type) { return avx512::kernel_by<avx512::PairSum>(type); }
+const BlockKernel* block_kernel_as_tiles(GgmlType type) { return avx512::kernel_by<avx512::TileSum>(type); }
 
 }  // namespace saif::cpu
 

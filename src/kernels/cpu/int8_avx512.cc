@@ -76,7 +76,7 @@ SAIF_VNNI SAIF_INLINE void direct_chunk(const uint8_t* p, const Codes (&x)[kM], 
     SAIF_UNROLL
     for (int g = 0; g < kGroups; ++g)
       sums[r] = add_group<Type::kShift>(sums[r], d.codes[g], scale_of<Type>(d, g), c, g);
-    sums[r] = add_min<Type::kMin>(sums[r], d.min, c);
+    if constexpr (Type::kMin) sums[r] = add_min<true>(sums[r], min_of<Type>(d), c);
   }
 }
 
@@ -131,7 +131,7 @@ SAIF_VNNI SAIF_INLINE void store_chunk(const uint8_t* p, Stored& s) {
     _mm512_store_si512(s.codes[g], d.codes[g]);
     _mm512_store_ps(s.scale[g], scale_of<Type>(d, g));
   }
-  if constexpr (Type::kMin) _mm512_store_ps(s.min, d.min);
+  if constexpr (Type::kMin) _mm512_store_ps(s.min, min_of<Type>(d));
 }
 
 template <class Type>

@@ -15,7 +15,7 @@ namespace saif::cpu::int8 {
 struct Decoded {
   __m512i codes[4];  // of each group of 64
   __m512 scales;     // of each 16 inputs where kHalves, else, in eight lanes, of each 32
-  __m512 min;        // of each 16 inputs; only where kMin
+  __m512 min;        // the same; only where kMin
 };
 
 template <typename T>
@@ -76,10 +76,11 @@ template <class Type>
 SAIF_VNNI SAIF_INLINE __m512 scale_of(const Decoded& d, int group) {
   return Type::kHalves ? of_halves(d.scales, group) : of_blocks(d.scales, group);
 }
-// Eight values, each for the two halves of its block.
-SAIF_VNNI SAIF_INLINE __m512 twice(__m256 v) {
-  const __m512i order = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
-  return _mm512_permutexvar_ps(order, _mm512_castps256_ps512(v));
+// The minimum of each 16 inputs of all groups.
+template <class Type>
+SAIF_VNNI SAIF_INLINE __m512 min_of(const Decoded& d) {
+  const __m512i twice = _mm512_setr_epi32(0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 6, 6, 7, 7);
+  return Type::kHalves ? d.min : _mm512_permutexvar_ps(twice, d.min);
 }
 SAIF_VNNI SAIF_INLINE __m256 bytes_to_floats(uint64_t eight) {
   return _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_cvtsi64_si128(static_cast<int64_t>(eight))));
@@ -116,7 +117,7 @@ struct Small {
     }
     d.scales = _mm512_castps256_ps512(halves<kBytes, 2 * kGroups>(p));
     // w = d c + m
-    if constexpr (kMin) d.min = twice(halves<kBytes, 2 * kGroups>(p + 2));
+    if constexpr (kMin) d.min = _mm512_castps256_ps512(halves<kBytes, 2 * kGroups>(p + 2));
   }
 };
 using Q40 = Small<18, false, false, 4>;
@@ -168,7 +169,7 @@ struct SixBits {
     const __m256 scale = bytes_to_floats((a & 0x3f3f3f3fU) | uint64_t{scale_high} << 32);
     const __m256 min = bytes_to_floats((b & 0x3f3f3f3fU) | uint64_t{min_high} << 32);
     d.scales = _mm512_castps256_ps512(_mm256_mul_ps(scale, _mm256_set1_ps(half(p))));
-    d.min = twice(_mm256_mul_ps(min, _mm256_set1_ps(-half(p + 2))));
+    d.min = _mm512_castps256_ps512(_mm256_mul_ps(min, _mm256_set1_ps(-half(p + 2))));
   }
 };
 

@@ -278,7 +278,7 @@ Units room_for(const LinearKernel& kernel, int64_t rows, int64_t n_units, std::s
 
 LinearKernels linear_kernels(Isa isa) {
 #if defined(__x86_64__)
-  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Bf16) return linear_kernels_avx512(isa == Isa::kAvx512Bf16);
+  if (isa == Isa::kAvx512 || isa == Isa::kAvx512Bf16 || isa == Isa::kAmx) return linear_kernels_avx512(isa);
 #endif
   return linear_kernels_generic(isa);
 }

@@ -79,8 +79,8 @@ struct LinearKernels {
   const LinearKernel* bf16;
 };
 LinearKernels linear_kernels(Isa isa);
-LinearKernels linear_kernels_avx512(bool has_bf16);  // x86 only
-LinearKernels linear_kernels_generic(Isa isa);       // kGeneric, kAvx2
+LinearKernels linear_kernels_avx512(Isa isa);   // x86 only
+LinearKernels linear_kernels_generic(Isa isa);  // kGeneric, kAvx2
 
 // 64-byte aligned memory that only grows.
 class Scratch {

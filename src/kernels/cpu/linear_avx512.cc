@@ -301,10 +301,13 @@ constexpr LinearKernel make_kernel(void (*round)(const float*, int64_t, uint32_t
 constexpr LinearKernel kF32 = make_kernel<F32Op<false>>(units_f32<false>);
 constexpr LinearKernel kRounded = make_kernel<F32Op<true>>(units_f32<true>);
 constexpr LinearKernel kBf16 = make_kernel<Bf16Op>(units_bf16, block_kernel_avx512, sum_bf16);
+constexpr LinearKernel kAsTiles = make_kernel<Bf16Op>(units_bf16, block_kernel_as_tiles, sum_bf16);
 
 }  // namespace
 
-LinearKernels linear_kernels_avx512(bool has_bf16) { return {&kF32, has_bf16 ? &kBf16 : &kRounded}; }
+LinearKernels linear_kernels_avx512(Isa isa) {
+  return {&kF32, isa == Isa::kAmx ? &kAsTiles : isa == Isa::kAvx512Bf16 ? &kBf16 : &kRounded};
+}
 
 }  // namespace saif::cpu
 

@@ -9,14 +9,14 @@ namespace saif::cpu {
 
 namespace {
 
-constexpr int64_t kPartTiles = 18;         // inputs of a panel's part: 36 KB, which stay in L1
-constexpr int64_t kBlockTiles = 16;        // the same of blocks, of whole chunks of 256 inputs
-constexpr int64_t kTaskPanels = 8;         // that share x's part out of L2, at most
-constexpr int64_t kTaskRows = 512;         // of whose inputs a part stays in L2: 590 KB
-constexpr int64_t kFewRows = 32;           // for them weights arrive from memory more slowly than they are used
-constexpr int64_t kFewBytes = 128 << 10;   // weights of a task then
-constexpr int64_t kSerialWork = 1 << 18;   // multiply-adds below which waking threads costs more
-constexpr int64_t kSerialRound = 1 << 13;  // inputs that one thread rounds sooner than all meet at a barrier
+constexpr int64_t kPartTiles = 18;                // inputs of a panel's part: 36 KB, which stay in L1
+constexpr int64_t kBlockTiles = kPanelSteps / 2;  // the same of blocks, of whole chunks of 256 inputs
+constexpr int64_t kTaskPanels = 8;                // that share x's part out of L2, at most
+constexpr int64_t kTaskRows = 512;                // of whose inputs a part stays in L2: 590 KB
+constexpr int64_t kFewRows = 32;                  // for them weights arrive from memory more slowly than they are used
+constexpr int64_t kFewBytes = 128 << 10;          // weights of a task then
+constexpr int64_t kSerialWork = 1 << 18;          // multiply-adds below which waking threads costs more
+constexpr int64_t kSerialRound = 1 << 13;         // inputs that one thread rounds sooner than all meet at a barrier
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t panels_of(const WeightView& w) { return ceil_div(w.out, kPanelOutputs); }
@@ -109,8 +109,7 @@ TilesAhead ahead_of(const Panel& panel, const TileRange& range) {
 // Products of a task's panels with its rows: sums [panel][panel_sums]. `next` is likely to be this thread's next one.
 void multiply(const TileKernel& kernel, const Plan& plan, const TileRows& x, std::span<const Panel> panels,
               const Panel& next, TaskScratch& scratch, float* sums) {
-  // Weights, then two halves' scales and offsets of up to two steps a tile.
-  const int64_t weights = kPanelOutputs * kTileInputs * plan.part_tiles, scales = 4 * kTileOutputs * plan.part_tiles;
+  const int64_t weights = kPanelOutputs * kTileInputs * plan.part_tiles, scales = kPanelOutputs * kPanelSteps;
   auto* room = scratch.packed.get<float>(weights / 2 + 2 * scales);
   const PackedPanel packed{reinterpret_cast<uint16_t*>(room), room + weights / 2, room + weights / 2 + scales};
   for (int64_t k = 0; k < plan.k_parts; ++k) {
@@ -179,14 +178,14 @@ TileRows room_for(int64_t rows, int64_t cols, std::span<const LinearPart> parts,
   out.groups = ceil_div(rows, out.width);
   out.k_tiles = ceil_div(cols, kTileInputs);
   out.data = scratch.get<uint32_t>(out.groups * out.k_tiles * out.tile_words());
-  if (any_blocks(parts)) out.sums = sums.get<float>(out.groups * 2 * out.k_tiles * out.width);
+  if (any_blocks(parts)) out.sums = sums.get<float>(out.groups * 2 * out.k_tiles * kTileRows);
   return out;
 }
 
-// A thread's tile registers, while it multiplies.
+// While a thread multiplies.
 class Registers {
  public:
-  Registers(const TileKernel& kernel, int64_t width) : kernel_(kernel) { kernel.configure(width); }
+  explicit Registers(const TileKernel& kernel) : kernel_(kernel) {}
   ~Registers() { kernel_.release(); }
   Registers(const Registers&) = delete;
   Registers& operator=(const Registers&) = delete;
@@ -205,7 +204,7 @@ void sweep(const TileKernel& kernel, const Plan& plan, const TileRows& x, int64_
   const bool pack_here = !parallel || x.rows * x.k_tiles * kTileInputs <= kSerialRound;
   for (int64_t g = 0; pack_here && g < n_packs; ++g) pack(g, scratch[0]);
   if (!parallel) {
-    const Registers registers(kernel, x.width);
+    const Registers registers(kernel);
     for (int64_t t = 0; t < plan.n_tasks(); ++t) run(t, scratch[0]);
     return;
   }
@@ -213,7 +212,7 @@ void sweep(const TileKernel& kernel, const Plan& plan, const TileRows& x, int64_
 #pragma omp parallel num_threads(plan.threads)
   {
     TaskScratch& mine = scratch[static_cast<size_t>(omp_get_thread_num())];
-    const Registers registers(kernel, x.width);
+    const Registers registers(kernel);
     if (!pack_here) {
 #pragma omp for schedule(static)
       for (int64_t g = 0; g < n_packs; ++g) errors.run([&] { pack(g, mine); });

@@ -27,14 +27,14 @@ constexpr int64_t kPanelOutputs = 2 * kTileOutputs;
 // Rows of x: [groups][k_tiles][16 units][width], width rows to a group: 16, or 1 where there is but one row.
 struct TileRows {
   uint32_t* data = nullptr;
-  float* sums = nullptr;  // of 16 inputs, where a type of blocks has offsets: [groups][2 k_tiles][width]
+  float* sums = nullptr;  // of 16 inputs, for products with blocks: [groups][2 k_tiles][16]
   int64_t rows = 0, groups = 0, k_tiles = 0, width = kTileRows;
 
   int64_t tile_words() const { return kTileInputs / 2 * width; }
   uint32_t* tile(int64_t group, int64_t k_tile) const { return data + (group * k_tiles + k_tile) * tile_words(); }
   // Sums of a panel: [groups][2][16 outputs][width]
   int64_t panel_sums() const { return groups * kPanelOutputs * width; }
-  float* tile_sums(int64_t group, int64_t k_tile) const { return sums + 2 * (group * k_tiles + k_tile) * width; }
+  float* tile_sums(int64_t group, int64_t k_tile) const { return sums + 2 * (group * k_tiles + k_tile) * kTileRows; }
   TileRows from(int64_t group, int64_t n_rows) const {
     return {tile(group, 0), sums != nullptr ? tile_sums(group, 0) : nullptr,
             n_rows,         (n_rows + kTileRows - 1) / kTileRows,
@@ -54,16 +54,15 @@ struct TilesAhead {
 };
 
 // A panel as the products read it: [k_tile][2][16 outputs][32 inputs], or, of blocks, [2][steps][16][inputs of a scale]
-// with scales and offsets [2][steps][16], steps: the blocks of a range.
+// with scales and offsets [32 outputs][kPanelSteps], of which the blocks of a range are used.
+constexpr int64_t kPanelSteps = 32;
 struct PackedPanel {
   uint16_t* weights = nullptr;
   float *scales = nullptr, *offsets = nullptr;
 };
 
 struct TileKernel {
-  // A thread's tile registers, for x of this width; release() gives them back.
-  void (*configure)(int64_t width);
-  void (*release)();
+  void (*release)();  // gives back the tile registers of a thread that has multiplied
   // n rows of x (at most 16) to the tiles of a group; scratch: [16][16 k_tiles].
   void (*pack_rows)(const float* const* rows, int64_t n, int64_t cols, const TileRows& group, uint32_t* scratch);
   // Up to 32 rows of a matrix, plain or in blocks, to [range.count][32 outputs][32 inputs], zeros past its ends.
@@ -77,9 +76,12 @@ struct TileKernel {
   void (*add_bias)(const TileRows& x, const float* bias, int64_t outputs, float* sums);
   // A panel's sums, rounded, to k_tile of rows of another product's x.
   void (*round)(const float* sums, const TileRows& to, int64_t k_tile);
-  bool (*takes)(const WeightView& w);  // of matrices of blocks
+  bool (*takes)(const WeightView& w);  // of matrices of blocks, for more than kFewBlockRows rows
 };
 const TileKernel* tile_kernel();  // nullptr where the CPU has no tiles, or the system does not let us use them
+
+// So few rows meet blocks without tiles, to the same bits (blocks_avx512.h).
+constexpr int64_t kFewBlockRows = 4;
 
 class TileLinear {
  public:

@@ -26,8 +26,20 @@ struct alignas(64) TileConfig {
 };
 static_assert(sizeof(TileConfig) == 64);
 
-// Tiles of weights hold so many inputs: 32, or 16.
+struct Shape {
+  int64_t width = 0, inputs = 0;
+  bool operator==(const Shape&) const = default;
+};
+inline Shape& current_shape() {
+  static thread_local Shape shape;
+  return shape;
+}
+
+// A thread's tile registers, for products of so many rows: tiles of weights hold 32 inputs, or 16. What it has already
+// is left as it is, as a change costs some hundred cycles.
 SAIF_AMX inline void configure_for(int64_t width, int64_t inputs) {
+  if (current_shape() == Shape{width, inputs}) return;
+  current_shape() = {width, inputs};
   TileConfig config;
   for (int t = 0; t < 8; ++t) {
     const bool weights = t == 4 || t == 5, rows = t > 5;
@@ -39,7 +51,10 @@ SAIF_AMX inline void configure_for(int64_t width, int64_t inputs) {
   _tile_loadconfig(all);
 }
 
-SAIF_AMX inline void release_tiles() { _tile_release(); }
+SAIF_AMX inline void release_tiles() {
+  current_shape() = {};
+  _tile_release();
+}
 
 // --- what is fetched ahead, some lines at a time
 
@@ -75,15 +90,19 @@ SAIF_AVX512 SAIF_INLINE __m512i pairs_of(const float* x, int64_t n) {
   return (__m512i)_mm512_cvtne2ps_pbh(high, low);
 }
 
-// Of 16 units of 16 rows, one row per lane, the sums of their first and last 16 inputs: [2][width].
-SAIF_AVX512 SAIF_INLINE void sum_units(const __m512i* units, int64_t width, float* sums) {
+// Of 16 units of 16 rows, one row per lane, the sums of their first and last 16 inputs: [2][16]. To the bits of
+// LinearKernel::sum, which adds within a row.
+SAIF_AVX512 SAIF_INLINE void sum_units(const __m512i* units, float* sums) {
   const auto ones = (__m512bh)_mm512_set1_epi32(0x3f803f80);
   SAIF_UNROLL
   for (int half = 0; half < 2; ++half) {
-    __m512 sum = _mm512_setzero_ps();
+    __m512 v[8];
     SAIF_UNROLL
-    for (int i = 0; i < 8; ++i) sum = _mm512_dpbf16_ps(sum, (__m512bh)units[8 * half + i], ones);
-    _mm512_mask_storeu_ps(sums + half * width, first_of_16(width), sum);
+    for (int i = 0; i < 8; ++i) v[i] = _mm512_dpbf16_ps(_mm512_setzero_ps(), (__m512bh)units[8 * half + i], ones);
+    for (int step = 4; step > 0; step /= 2) {
+      for (int i = 0; i < step; ++i) v[i] = _mm512_add_ps(v[i], v[i + step]);
+    }
+    _mm512_storeu_ps(sums + half * kTileRows, v[0]);
   }
 }
 

@@ -19,8 +19,6 @@ namespace {
 using avx512::store_sums;
 using avx512::transpose;
 
-void configure(int64_t width) { configure_for(width, kTileInputs); }
-
 void release() { release_tiles(); }
 
 // --- x
@@ -35,14 +33,13 @@ SAIF_AVX512 void pack_rows(const float* const* rows, int64_t n, int64_t cols, co
       _mm512_storeu_si512(to + r * units + u, pairs_of(rows[r] + 2 * u, cols - 2 * u));
     }
   }
-  if (single && group.sums == nullptr) return;
+  if (single) return;
   for (int64_t u = 0; u < units; u += 16) {
     __m512i t[16];
     SAIF_UNROLL
     for (int r = 0; r < 16; ++r) t[r] = r < n ? _mm512_loadu_si512(to + r * units + u) : _mm512_setzero_si512();
     transpose(t);
-    if (group.sums != nullptr) sum_units(t, group.width, group.sums + u / 8 * group.width);
-    if (single) continue;
+    if (group.sums != nullptr) sum_units(t, group.sums + u / 8 * kTileRows);
     SAIF_UNROLL
     for (int i = 0; i < 16; ++i) _mm512_storeu_si512(group.data + (u + i) * kTileRows, t[i]);
   }
@@ -147,6 +144,7 @@ SAIF_AMX SAIF_INLINE void multiply_groups(const uint32_t* b, int64_t step, int64
 
 SAIF_AMX void multiply_plain(const TileRows& x, const TileRange& range, const uint16_t* packed, const TilesAhead& ahead,
                              float* sums) {
+  configure_for(x.width, kTileInputs);
   SAIF_TILE_FENCE();
   Fetch fetch(ahead);
   const int64_t steps = std::max<int64_t>(1, (x.groups + 1) / 2 * range.count);
@@ -211,22 +209,16 @@ SAIF_AVX512 void add_bias(const TileRows& x, const float* bias, int64_t outputs,
 }
 
 SAIF_AVX512 void round(const float* sums, const TileRows& to, int64_t k_tile) {
-  __m512i t[16];
   if (to.width == 1) {
-    const __m512i units = pairs_of(sums, kTileInputs);
-    _mm512_storeu_si512(to.tile(0, k_tile), units);
-    if (to.sums == nullptr) return;
-    t[0] = units;
-    SAIF_UNROLL
-    for (int i = 1; i < 16; ++i) t[i] = _mm512_setzero_si512();
-    transpose(t);
-    return sum_units(t, 1, to.tile_sums(0, k_tile));
+    _mm512_storeu_si512(to.tile(0, k_tile), pairs_of(sums, kTileInputs));
+    return;
   }
   // 16 values of one output, then 16 of the next: pairs of both
   alignas(64) constexpr uint16_t kSideBySide[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
                                                     8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
   const __m512i order = _mm512_load_si512(kSideBySide);
   for (int64_t g = 0; g < to.groups; ++g) {
+    __m512i t[16];
     uint32_t* tile = to.tile(g, k_tile);
     const float* from = sums + g * kPanelOutputs * kTileRows;
     SAIF_UNROLL
@@ -234,11 +226,11 @@ SAIF_AVX512 void round(const float* sums, const TileRows& to, int64_t k_tile) {
       t[u] = _mm512_permutexvar_epi16(order, pairs_of(from + 32 * u, kTileInputs));
       _mm512_storeu_si512(tile + u * kTileRows, t[u]);
     }
-    if (to.sums != nullptr) sum_units(t, kTileRows, to.tile_sums(g, k_tile));
+    if (to.sums != nullptr) sum_units(t, to.tile_sums(g, k_tile));
   }
 }
 
-constexpr TileKernel kKernel{configure, release, pack_rows, pack_panel, multiply, store, add_bias, round, takes_blocks};
+constexpr TileKernel kKernel{release, pack_rows, pack_panel, multiply, store, add_bias, round, takes_blocks};
 
 // The CPU has tiles of bfloat16, and the system keeps them for this process.
 bool available() {

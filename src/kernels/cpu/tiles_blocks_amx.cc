@@ -2,9 +2,9 @@
 
 #if defined(__x86_64__)
 
-#include <string>
+#include <bit>
+#include <type_traits>
 
-#include "base/check.h"
 #include "kernels/cpu/int8_types_avx512-inl.h"
 #include "kernels/cpu/tiles_amx-inl.h"
 
@@ -12,12 +12,10 @@ namespace saif::cpu::tiles {
 
 namespace {
 
-using avx512::transpose;
 using int8::Decoded;
 
-constexpr int64_t kChunk = 256;       // inputs decoded at a time
-constexpr int64_t kGroup = 64;        // codes of a vector
-constexpr int64_t kChunkScales = 16;  // room for a chunk's
+constexpr int64_t kChunk = 256;  // inputs decoded at a time
+constexpr int64_t kGroup = 64;   // codes of a vector
 
 template <class Type>
 constexpr int64_t kInputs = Type::kHalves ? 16 : 32;  // that share a scale
@@ -60,17 +58,38 @@ SAIF_AMX SAIF_INLINE void values_of(__m512i codes, __m512i* values) {
   }
 }
 
+// 16 signed bytes.
+SAIF_AMX SAIF_INLINE __m512 floats_of(const uint8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(int8::bytes16(p)));
+}
+
+// Of Q8_0, from where they are stored: 64 codes of two blocks.
+SAIF_AMX SAIF_INLINE void bytes_to_values(const uint8_t* first, const uint8_t* second, __m512i* values) {
+  values[0] = (__m512i)_mm512_cvtne2ps_pbh(floats_of(first + 16), floats_of(first));
+  values[1] = (__m512i)_mm512_cvtne2ps_pbh(floats_of(second + 16), floats_of(second));
+}
+
 // kGroups groups of a row to its place in each tile, and its scales.
 template <class Type, int kGroups>
 SAIF_AMX SAIF_INLINE void pack_chunk(const uint8_t* p, uint16_t* to, float* scales, float* offsets) {
   Decoded d;
   Type::template decode<kGroups>(p, d);
-  _mm512_store_ps(scales, d.scales);
-  if constexpr (Type::kMin) _mm512_store_ps(offsets, d.min);
+  if constexpr (Type::kHalves) {
+    _mm512_storeu_ps(scales, d.scales);
+    if constexpr (Type::kMin) _mm512_storeu_ps(offsets, d.min);
+  } else {
+    _mm256_storeu_ps(scales, _mm512_castps512_ps256(d.scales));
+    if constexpr (Type::kMin) _mm256_storeu_ps(offsets, _mm512_castps512_ps256(d.min));
+  }
   SAIF_UNROLL
   for (int g = 0; g < kGroups; ++g) {
     __m512i values[2];
-    values_of<Type>(d.codes[g], values);
+    if constexpr (std::is_same_v<Type, int8::Q80>) {
+      const uint8_t* block = p + 2 * g * Type::kBytes + 2;
+      bytes_to_values(block, block + Type::kBytes, values);
+    } else {
+      values_of<Type>(d.codes[g], values);
+    }
     SAIF_UNROLL
     for (int i = 0; i < 2; ++i) {
       uint16_t* tile = to + (2 * g + i) * kPackedTile;
@@ -94,16 +113,15 @@ SAIF_AMX SAIF_INLINE void pack_groups(const uint8_t* p, int64_t groups, uint16_t
   }
 }
 
-// 16 rows of values, one value per step, to [step][16 rows].
-SAIF_AVX512 SAIF_INLINE void put_by_step(const float (*rows)[kChunkScales], int64_t stride, int64_t n, float* to) {
-  __m512i t[16];
-  SAIF_UNROLL
-  for (int r = 0; r < 16; ++r) t[r] = _mm512_castps_si512(_mm512_load_ps(rows[r]));
-  transpose(t);
-  alignas(64) float steps[16][16];
-  SAIF_UNROLL
-  for (int i = 0; i < 16; ++i) _mm512_store_si512(steps[i], t[i]);
-  for (int64_t i = 0; i < n; ++i) _mm512_storeu_ps(to + i * kTileOutputs, _mm512_load_ps(steps[i * stride]));
+// n inputs of a row that there is not.
+template <class Type>
+void pack_nothing(int64_t n, uint16_t* to, float* scales, float* offsets) {
+  const int64_t steps = n / kInputs<Type>;
+  for (int64_t step = 0; step < steps; ++step) {
+    std::fill_n(to + step * kTileOutputs * kInputs<Type>, kInputs<Type>, uint16_t{0});
+  }
+  std::fill_n(scales, steps, 0.0F);
+  std::fill_n(offsets, steps, 0.0F);
 }
 
 template <class Type>
@@ -111,88 +129,57 @@ SAIF_AMX void pack_as(const WeightTile& w, const TileRange& range, const TilesAh
   const int64_t row_bytes = w.in / Type::kInputs * Type::kBytes;
   constexpr int64_t kChunkBytes = kChunk / Type::kInputs * Type::kBytes;
   const int64_t first = range.first * kTileInputs, last = std::min(w.in, first + range.count * kTileInputs);
-  const int64_t steps = range.count * kTileInputs / kInputs<Type>;
   const auto* data = static_cast<const uint8_t*>(w.data) + first / kChunk * kChunkBytes;
   Fetch fetch(ahead);
   const int64_t calls = (last - first + kChunk - 1) / kChunk * kPanelOutputs;
   const int64_t lines = (fetch.lines() + calls - 1) / calls;
-  for (int64_t t = 0; t < 2; ++t) {
-    uint16_t* weights = packed.weights + t * range.count * kPackedTile;
+  for (int64_t row = 0; row < kPanelOutputs; ++row) {
+    const int64_t t = row / kTileOutputs, r = row % kTileOutputs;
+    uint16_t* to = packed.weights + t * range.count * kPackedTile + r * kInputs<Type>;
+    float *scales = packed.scales + row * kPanelSteps, *offsets = packed.offsets + row * kPanelSteps;
+    const uint8_t* p = data + row * row_bytes;
     for (int64_t input = first; input < last; input += kChunk) {
-      alignas(64) float scales[kTileOutputs][kChunkScales], offsets[kTileOutputs][kChunkScales];
-      const int64_t n = std::min(kChunk, last - input), tile = (input - first) / kTileInputs;
-      for (int64_t r = 0; r < kTileOutputs; ++r) {
-        fetch.step(lines);
-        const int64_t row = t * kTileOutputs + r;
-        uint16_t* to = weights + tile * kPackedTile + r * kInputs<Type>;
-        if (row < w.rows) {
-          const uint8_t* p = data + row * row_bytes + (input - first) / kChunk * kChunkBytes;
-          pack_groups<Type>(p, n / kGroup, to, scales[r], offsets[r]);
-          continue;
-        }
-        _mm512_store_ps(scales[r], _mm512_setzero_ps());
-        _mm512_store_ps(offsets[r], _mm512_setzero_ps());
-        for (int64_t step = 0; step < n / kInputs<Type>; ++step) {
-          std::fill_n(to + step * kTileOutputs * kInputs<Type>, kInputs<Type>, uint16_t{0});
-        }
+      fetch.step(lines);
+      const int64_t n = std::min(kChunk, last - input);
+      if (row < w.rows) {
+        pack_groups<Type>(p, n / kGroup, to, scales, offsets);
+      } else {
+        pack_nothing<Type>(n, to, scales, offsets);
       }
-      const int64_t step = (input - first) / kInputs<Type>, at = (t * steps + step) * kTileOutputs;
-      put_by_step(scales, 1, n / kInputs<Type>, packed.scales + at);
-      // Of 16 inputs each: a block of 32 has its offset twice.
-      if constexpr (Type::kMin) put_by_step(offsets, kInputs<Type> / 16, n / kInputs<Type>, packed.offsets + at);
+      p += kChunkBytes;
+      to += kChunk / kTileInputs * kPackedTile;
+      scales += kChunk / kInputs<Type>;
+      offsets += kChunk / kInputs<Type>;
     }
   }
 }
 
 // --- products
 
-constexpr int kAtOnce = 4;  // tiles of sums on the way
-
-// Sums of a tile of outputs, [16 outputs][width]: a vector each, or all of them in one.
-template <int kWidth>
-struct Sums {
-  __m512 v[kWidth];
+// Where a tile of outputs finds its parts; scales and offsets [16 outputs][kPanelSteps].
+struct PackedTile {
+  const uint16_t* weights;
+  const float *scales, *offsets;
 };
 
-template <class Type, int kWidth>
-SAIF_AMX SAIF_INLINE void add_step(const float* products, const float* scales, const float* offsets, const float* x,
-                                   Sums<kWidth>& sums) {
-  __m512 row_sum = _mm512_setzero_ps();
-  if constexpr (Type::kMin && kWidth == 16) {
-    row_sum = _mm512_loadu_ps(x);
-    if constexpr (!Type::kHalves) row_sum = _mm512_add_ps(row_sum, _mm512_loadu_ps(x + kWidth));
-  } else if constexpr (Type::kMin) {
-    row_sum = _mm512_set1_ps(Type::kHalves ? x[0] : x[0] + x[1]);
-  }
-  if constexpr (kWidth == 1) {
-    sums.v[0] = _mm512_fmadd_ps(_mm512_load_ps(products), _mm512_loadu_ps(scales), sums.v[0]);
-    if constexpr (Type::kMin) sums.v[0] = _mm512_fmadd_ps(row_sum, _mm512_loadu_ps(offsets), sums.v[0]);
-  } else {
-    SAIF_UNROLL
-    for (int i = 0; i < kWidth; ++i) {
-      sums.v[i] = _mm512_fmadd_ps(_mm512_load_ps(products + 16 * i), _mm512_set1_ps(scales[i]), sums.v[i]);
-      if constexpr (Type::kMin) sums.v[i] = _mm512_fmadd_ps(row_sum, _mm512_set1_ps(offsets[i]), sums.v[i]);
-    }
-  }
-}
-
-// One tile of outputs and one group of rows.
-template <class Type, int kWidth>
-SAIF_AMX void multiply_tile(const uint32_t* b, const float* x_sums, int64_t steps, const uint16_t* weights,
-                            const float* scales, const float* offsets, bool first, float* out) {
-  constexpr int64_t kRow = 4 * kWidth, kWeights = kTileOutputs * kInputs<Type>, kWords = kInputs<Type> / 2 * kWidth;
-  constexpr int64_t kSumsOfStep = kInputs<Type> / 16 * kWidth;
-  alignas(64) float products[kAtOnce][kTileOutputs * kWidth];
-  Sums<kWidth> sums;
+// One tile of outputs and 16 rows: [16 outputs][16 rows] of sums, a vector an output. x_sums [steps of 16 inputs][16].
+template <class Type>
+SAIF_AMX void multiply_tile(const uint32_t* b, const float* x_sums, int64_t steps, const PackedTile& packed, bool first,
+                            float* out) {
+  constexpr int kAtOnce = 4;  // tiles of products on the way
+  constexpr int64_t kWeights = kTileOutputs * kInputs<Type>, kWords = kInputs<Type> / 2 * kTileRows;
+  alignas(64) float products[kAtOnce][kTileOutputs * kTileRows];
+  __m512 sums[kTileOutputs];
   SAIF_UNROLL
-  for (int i = 0; i < kWidth; ++i) sums.v[i] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(out + 16 * i);
+  for (int i = 0; i < kTileOutputs; ++i) sums[i] = first ? _mm512_setzero_ps() : _mm512_loadu_ps(out + 16 * i);
+  const uint16_t* weights = packed.weights;
 #define SAIF_TILE_STEP(j, a, x)                 \
   if ((j) < n) {                                \
     _tile_zero(j);                              \
     _tile_loadd(a, weights, 2 * kInputs<Type>); \
-    _tile_loadd(x, b, kRow);                    \
+    _tile_loadd(x, b, kLine);                   \
     _tile_dpbf16ps(j, a, x);                    \
-    _tile_stored(j, products[j], kRow);         \
+    _tile_stored(j, products[j], kLine);        \
     weights += kWeights;                        \
     b += kWords;                                \
   }
@@ -204,45 +191,43 @@ SAIF_AMX void multiply_tile(const uint32_t* b, const float* x_sums, int64_t step
     SAIF_TILE_STEP(2, 4, 6)
     SAIF_TILE_STEP(3, 5, 7)
     SAIF_TILE_FENCE();
-    for (int64_t j = 0; j < n; ++j) {
-      add_step<Type, kWidth>(products[j], scales, offsets, x_sums, sums);
-      scales += kTileOutputs;
-      offsets += kTileOutputs;
-      x_sums += kSumsOfStep;
+    for (int64_t j = 0; j < n; ++j, x_sums += kInputs<Type> / 16 * kTileRows) {
+      const float *scale = packed.scales + step + j, *offset = packed.offsets + step + j;
+      __m512 x = _mm512_setzero_ps();
+      if constexpr (Type::kMin) {
+        x = _mm512_loadu_ps(x_sums);
+        if constexpr (!Type::kHalves) x = _mm512_add_ps(x, _mm512_loadu_ps(x_sums + kTileRows));
+      }
+      SAIF_UNROLL
+      for (int i = 0; i < kTileOutputs; ++i) {
+        sums[i] =
+            _mm512_fmadd_ps(_mm512_load_ps(products[j] + 16 * i), _mm512_set1_ps(scale[i * kPanelSteps]), sums[i]);
+        if constexpr (Type::kMin) sums[i] = _mm512_fmadd_ps(x, _mm512_set1_ps(offset[i * kPanelSteps]), sums[i]);
+      }
     }
   }
 #undef SAIF_TILE_STEP
   SAIF_UNROLL
-  for (int i = 0; i < kWidth; ++i) _mm512_storeu_ps(out + 16 * i, sums.v[i]);
+  for (int i = 0; i < kTileOutputs; ++i) _mm512_storeu_ps(out + 16 * i, sums[i]);
 }
 
 template <class Type>
 SAIF_AMX void multiply_as(const TileRows& x, const WeightTile& w, const TileRange& range, const PackedPanel& packed,
                           const TilesAhead& ahead, float* sums) {
-  if constexpr (Type::kHalves) configure_for(x.width, kInputs<Type>);
-  const int64_t inputs = std::min(w.in - range.first * kTileInputs, range.count * kTileInputs);
-  const int64_t steps = inputs / kInputs<Type>, room = range.count * kTileInputs / kInputs<Type> * kTileOutputs;
+  configure_for(kTileRows, kInputs<Type>);
+  const int64_t steps = std::min(w.in - range.first * kTileInputs, range.count * kTileInputs) / kInputs<Type>;
   Fetch fetch(ahead);
   const int64_t lines = (fetch.lines() + x.groups - 1) / x.groups;
   for (int64_t g = 0; g < x.groups; ++g) {
     fetch.step(lines);
-    const uint32_t* b = x.tile(g, range.first);
-    const float* x_sums = x.sums != nullptr ? x.tile_sums(g, range.first) : nullptr;
-    for (int64_t t = 0; t < (w.rows > kTileOutputs ? 2 : 1); ++t) {
-      float* out = sums + (2 * g + t) * kTileOutputs * x.width;
-      const uint16_t* weights = packed.weights + t * range.count * kPackedTile;
-      const float *scales = packed.scales + t * room, *offsets = packed.offsets + t * room;
-      if (x.width == 1) {
-        multiply_tile<Type, 1>(b, x_sums, steps, weights, scales, offsets, range.first == 0, out);
-      } else {
-        multiply_tile<Type, 16>(b, x_sums, steps, weights, scales, offsets, range.first == 0, out);
-      }
-    }
-    if (w.rows <= kTileOutputs) {
-      std::fill_n(sums + (2 * g + 1) * kTileOutputs * x.width, kTileOutputs * x.width, 0.0F);
+    for (int64_t t = 0; t < 2; ++t) {
+      const int64_t scales = t * kTileOutputs * kPanelSteps;
+      const PackedTile tile{packed.weights + t * range.count * kPackedTile, packed.scales + scales,
+                            packed.offsets + scales};
+      multiply_tile<Type>(x.tile(g, range.first), x.tile_sums(g, range.first), steps, tile, range.first == 0,
+                          sums + (2 * g + t) * kTileOutputs * kTileRows);
     }
   }
-  if constexpr (Type::kHalves) configure_for(x.width, kTileInputs);
 }
 
 // --- types
