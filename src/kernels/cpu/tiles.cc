@@ -15,6 +15,7 @@ constexpr int64_t kTaskPanels = 8;                // that share x's part out of 
 constexpr int64_t kTaskRows = 512;                // of whose inputs a part stays in L2: 590 KB
 constexpr int64_t kFewRows = 32;                  // for them weights arrive from memory more slowly than they are used
 constexpr int64_t kFewBytes = 128 << 10;          // weights of a task then
+constexpr int64_t kPackedShare = 1;        // quarters of what is fetched ahead for few rows: while a panel is packed
 constexpr int64_t kSerialWork = 1 << 18;          // multiply-adds below which waking threads costs more
 constexpr int64_t kSerialRound = 1 << 13;         // inputs that one thread rounds sooner than all meet at a barrier
 
@@ -125,9 +126,13 @@ void multiply(const TileKernel& kernel, const Plan& plan, const TileRows& x, std
         ahead = ahead_of(next, part_of(plan, 0));
       }
       const WeightTile tile = panels[p].tile();
-      kernel.pack_panel(tile, range, plan.few ? ahead : TilesAhead{}, packed);
-      kernel.multiply(x, tile, range, packed, plan.few ? TilesAhead{} : ahead,
-                      sums + static_cast<int64_t>(p) * x.panel_sums());
+      // Memory is to be read all the time: of few rows while a panel is packed and, for a shorter time, multiplied.
+      const int64_t while_packed = plan.few ? ahead.rows * kPackedShare / 4 : 0;
+      const TilesAhead first{ahead.data, ahead.row_bytes, while_packed, ahead.lines};
+      const TilesAhead rest{ahead.data + while_packed * ahead.row_bytes, ahead.row_bytes, ahead.rows - while_packed,
+                            ahead.lines};
+      kernel.pack_panel(tile, range, first, packed);
+      kernel.multiply(x, tile, range, packed, rest, sums + static_cast<int64_t>(p) * x.panel_sums());
     }
   }
 }
