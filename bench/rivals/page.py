@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plot, from the figures of docs/benchmarks.json."""
+"""A page of docs/ and its plot, from the figures of its JSON file."""
 
 import math
 from statistics import median
@@ -132,17 +132,17 @@ def flash(results):
     return "; ".join(parts) if parts else "not measured"
 
 
-def text(results):
+def text(results, name="benchmarks"):
     return f"""# saif beside llama.cpp and Transformers
 
-Written by `make bench-rivals` from [benchmarks.json](benchmarks.json); do not edit. One call of it measures all programs
+Written by `make bench-rivals` from [{name}.json]({name}.json); do not edit. One call of it measures all programs
 on the same weights in turn (saif, llama.cpp, Transformers, and again). Cells are the median of the rounds [smallest,
 largest]. The last column is above 1 where saif is ahead of the better rival: the rate of its better mode over theirs, or
 their time or memory over its. A row in which saif is not ahead is in **bold**.
 
 {summary(results)}
 
-![How many times as fast as the better rival](benchmarks.svg)
+![How many times as fast as the better rival]({name}.svg)
 
 {about(results)}
 
@@ -192,7 +192,6 @@ their time or memory over its. A row in which saif is not ahead is in **bold**.
 
 
 BRIEF_ROWS = ("prefill 512", "decode 1", "decode 32")
-BRIEF_BEGIN, BRIEF_END = "<!-- bench/rivals: begin -->", "<!-- bench/rivals: end -->"
 
 
 def brief_cell(row, entry):
@@ -206,7 +205,7 @@ def brief(results):
     """The README's part."""
     head = ("tokens per second", *(ROWS[row][0] for row in BRIEF_ROWS))
     lines = ["saif as it comes / saif tuned (`--weights resident --kv bf16`, one row perhaps with `--quantised int8`) / "
-             "llama.cpp /", "Transformers, medians of runs in turn on the same weights on two Zen 4 cores:", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+             "llama.cpp /", f"Transformers, medians of runs in turn on the same weights on {where(results)}:", "", "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     for shape in SHAPES:
         for kind in TYPES:
             found = [results["rows"].get(f"{shape} {kind} {row}", {}) for row in BRIEF_ROWS]
@@ -217,9 +216,18 @@ def brief(results):
     return "\n".join(lines)
 
 
-def with_brief(readme, results):
-    """The README's text with its part written anew."""
-    begin, end = readme.index(BRIEF_BEGIN) + len(BRIEF_BEGIN), readme.index(BRIEF_END)
+def where(results):
+    m = results.get("machine", {})
+    kernels = m.get("kernels", "?").removeprefix("cpu (").removesuffix(")")
+    return f"{m.get('threads', '?')} cores of an {m.get('cpu', '?').removesuffix(' Processor')} ({kernels})"
+
+
+def with_brief(readme, results, name="benchmarks"):
+    """The README's text with this machine's part written anew; as it was where it has none."""
+    marks = [f"<!-- bench/rivals {name}: {mark} -->" for mark in ("begin", "end")]
+    if marks[0] not in readme:
+        return readme
+    begin, end = readme.index(marks[0]) + len(marks[0]), readme.index(marks[1])
     return readme[:begin] + "\n" + brief(results) + "\n" + readme[end:]
 
 

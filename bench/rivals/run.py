@@ -29,7 +29,9 @@ DIR = Path(os.environ.get("SAIF_RIVALS_DIR", ROOT / "build/rivals")).resolve()
 VENV = Path(os.environ.get("SAIF_RIVALS_VENV", ROOT / "build/rivals-venv"))
 JOB = Path(os.environ.get("SAIF_RIVALS_JOB", ROOT / "../shared/data/jobs/discovery.json")).resolve()
 SAIF = ROOT / "build/release/saif"
-RESULTS = ROOT / "docs/benchmarks.json"
+# A kind of machine has a page of its own: benchmarks, or benchmarks_NAME.
+PAGE = "_".join(filter(None, ["benchmarks", os.environ.get("SAIF_RIVALS_MACHINE", "")]))
+RESULTS = ROOT / f"docs/{PAGE}.json"
 MODELS = DIR / "models"
 TOKENIZER = Path.home() / ".cache/saif/models/SmolLM2-135M-Instruct.Q4_1.gguf"
 
@@ -405,10 +407,10 @@ def write(results):
     tmp = RESULTS.with_suffix(".tmp")
     tmp.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
     tmp.rename(RESULTS)
-    (ROOT / "docs/benchmarks.svg").write_text(page.plot(results))
-    (ROOT / "docs/benchmarks.md").write_text(page.text(results))
+    (ROOT / f"docs/{PAGE}.svg").write_text(page.plot(results))
+    (ROOT / f"docs/{PAGE}.md").write_text(page.text(results, PAGE))
     readme = ROOT / "README.md"
-    readme.write_text(page.with_brief(readme.read_text(), results))
+    readme.write_text(page.with_brief(readme.read_text(), results, PAGE))
 
 
 def arguments():

@@ -3,6 +3,7 @@
 #
 #   SAIF_RIVALS_VENV   a virtual environment to use in place of build/rivals-venv
 #   SAIF_RIVALS_DIR    where programs, models and results go in place of build/rivals (about 22 GB with all models)
+#   SAIF_RIVALS_LLAMA  flags of llama.cpp's build in place of -DGGML_NATIVE=ON, where what that makes does not run
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 venv=${SAIF_RIVALS_VENV:-build/rivals-venv}
@@ -26,7 +27,7 @@ if [ ! -x "$dir/llama.cpp/bin/llama-quantize" ]; then
   tar -xzf "$dir"/source/llama_cpp_python-*.tar.gz -C "$dir/source"
   # Build type, instructions and libraries as llama.cpp's own defaults have them, but for static linking.
   cmake -S "$dir"/source/llama_cpp_python-*/vendor/llama.cpp -B "$dir/llama.cpp" -G Ninja \
-    -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=ON -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF \
+    -DCMAKE_BUILD_TYPE=Release ${SAIF_RIVALS_LLAMA:--DGGML_NATIVE=ON} -DBUILD_SHARED_LIBS=OFF -DLLAMA_BUILD_TESTS=OFF \
     -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF > "$dir/llama.log"
   nice -n 19 ninja -C "$dir/llama.cpp" "${programs[@]}" >> "$dir/llama.log" ||
     { tail -n 30 "$dir/llama.log" >&2; exit 1; }

@@ -47,12 +47,13 @@ class PageTest(unittest.TestCase):
         self.assertIsNone(page.ratio("decode 1", {"saif tuned": [60.0]}))
 
     def test_the_readme_has_the_few_rows_that_tell_most(self):
-        readme = f"before\n{page.BRIEF_BEGIN}\nold\n{page.BRIEF_END}\nafter\n"
+        readme = f"before\n<!-- bench/rivals benchmarks: begin -->\nold\n<!-- bench/rivals benchmarks: end -->\nafter\n"
         text = page.with_brief(readme, RESULTS)
         self.assertIn("| 135M bf16 | **300** / - / 100 / 200 | - | - |", text.splitlines())
         self.assertNotIn("old", text)
         self.assertTrue(text.startswith("before\n") and text.endswith("\nafter\n"))
         self.assertEqual(page.with_brief(text, RESULTS), text)
+        self.assertEqual(page.with_brief(text, {"rows": {}}, "benchmarks_other"), text)  # has no part of that machine
 
     def test_rows_behind_are_bold_and_named(self):
         text = page.text(RESULTS)

@@ -16,8 +16,8 @@ constexpr int64_t kTaskRows = 512;                // of whose inputs a part stay
 constexpr int64_t kFewRows = 32;                  // for them weights arrive from memory more slowly than they are used
 constexpr int64_t kFewBytes = 128 << 10;          // weights of a task then
 constexpr int64_t kPackedShare = 1;        // quarters of what is fetched ahead for few rows: while a panel is packed
-constexpr int64_t kSerialWork = 1 << 18;          // multiply-adds below which waking threads costs more
-constexpr int64_t kSerialRound = 1 << 13;         // inputs that one thread rounds sooner than all meet at a barrier
+constexpr int64_t kSerialWork = 1 << 18;   // multiply-adds below which waking threads costs more
+constexpr int64_t kSerialRound = 1 << 13;  // inputs that one thread rounds sooner than all meet at a barrier
 
 int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 int64_t panels_of(const WeightView& w) { return ceil_div(w.out, kPanelOutputs); }
