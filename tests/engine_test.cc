@@ -174,6 +174,17 @@ TEST_F(Smollm2, AnswersFromKeysInBfloat16DoNotDependOnTheBatch) {
   expect_same_answers_in_any_batch(engine);
 }
 
+TEST_F(Smollm2, KeysAreInBfloat16WhereAttentionIsFasterSo) {
+  const auto kv_of = [](const LoadOptions& options) {
+    return Model::load(test::model_path("smollm2"), options)->architecture().kv_dtype;
+  };
+  const bool tiles = make_cpu_backend()->has_bf16_attention(engine_->model().architecture().d_head);
+  EXPECT_EQ(kv_of({}), tiles ? DType::kBf16 : DType::kF32);
+  EXPECT_EQ(kv_of({.dtype = "f32"}), DType::kF32);
+  EXPECT_EQ(kv_of({.kv = "f32"}), DType::kF32);
+  EXPECT_EQ(kv_of({.isa = "generic"}), DType::kF32);
+}
+
 TEST_F(Smollm2, AnswersFromActivationsOf8BitsDoNotDependOnTheBatch) {
   if (!make_cpu_backend()->has_int8()) GTEST_SKIP() << "this CPU has no dot products of 8 bits";
   Engine engine(Model::load(test::model_path("smollm2"), {.quantised = "int8"}),
