@@ -11,6 +11,7 @@
 #include <atomic>
 #include <cstdint>
 #include <exception>
+#include <vector>
 
 namespace saif {
 
@@ -40,6 +41,36 @@ class FirstError {
  private:
   std::atomic<bool> failed_ = false, kept_ = false;
   std::exception_ptr error_;
+};
+
+// Tasks [0, n), a run of neighbours for each thread. Who is done with its own takes from the end of another's.
+class TaskRuns {
+ public:
+  TaskRuns(int64_t n, int threads) : runs_(static_cast<size_t>(threads)) {
+    for (int t = 0; t < threads; ++t) runs_[static_cast<size_t>(t)] = join(n * t / threads, n * (t + 1) / threads);
+  }
+  // The next task of a thread; -1: none is left.
+  int64_t take(int thread) {
+    const auto own = static_cast<size_t>(thread);
+    for (size_t i = 0; i < runs_.size(); ++i) {
+      std::atomic<uint64_t>& run = runs_[(own + i) % runs_.size()];
+      uint64_t now = run.load(std::memory_order_relaxed);
+      for (int64_t begin = begin_of(now), end = end_of(now); begin < end; begin = begin_of(now), end = end_of(now)) {
+        const uint64_t rest = i == 0 ? join(begin + 1, end) : join(begin, end - 1);
+        if (run.compare_exchange_weak(now, rest, std::memory_order_relaxed)) return i == 0 ? begin : end - 1;
+      }
+    }
+    return -1;
+  }
+
+ private:
+  static uint64_t join(int64_t begin, int64_t end) {
+    return static_cast<uint64_t>(begin) | static_cast<uint64_t>(end) << 32;
+  }
+  static int64_t begin_of(uint64_t run) { return static_cast<int64_t>(run & 0xffffffffU); }
+  static int64_t end_of(uint64_t run) { return static_cast<int64_t>(run >> 32); }
+
+  std::vector<std::atomic<uint64_t>> runs_;  // begin, and end in the upper half
 };
 
 template <typename Body>

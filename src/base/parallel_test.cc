@@ -81,5 +81,32 @@ TEST_F(Parallel, AnErrorOfALoopInsideALoop) {
   EXPECT_THROW(parallel_for(8, 100, outer), Error);  // on the caller's thread alone
 }
 
+TEST(TaskRuns, EachThreadGoesOnInItsOwnRunAndThenTakesFromTheEndOfAnothers) {
+  TaskRuns runs(10, 3);  // [0, 3), [3, 6), [6, 10)
+  EXPECT_EQ(runs.take(1), 3);
+  EXPECT_EQ(runs.take(1), 4);
+  EXPECT_EQ(runs.take(2), 6);
+  EXPECT_EQ(runs.take(1), 5);
+  EXPECT_EQ(runs.take(1), 9);
+  EXPECT_EQ(runs.take(0), 0);
+  EXPECT_EQ(runs.take(2), 7);
+  std::vector<int64_t> rest;
+  for (int64_t t = 0; (t = runs.take(2)) >= 0;) rest.push_back(t);
+  EXPECT_EQ(rest, (std::vector<int64_t>{8, 2, 1}));
+  EXPECT_EQ(runs.take(0), -1);
+  EXPECT_EQ(TaskRuns(0, 4).take(3), -1);
+}
+
+TEST(TaskRuns, EveryTaskIsTakenOnceWhateverTheThreads) {
+  constexpr int64_t kTasks = 20000;
+  for (const int threads : {1, 2, 4}) {
+    std::vector<std::atomic<int>> taken(kTasks);
+    TaskRuns runs(kTasks, threads + 1);  // one run is nobody's own
+#pragma omp parallel num_threads(threads)
+    for (int64_t t = 0; (t = runs.take(omp_get_thread_num())) >= 0;) taken[static_cast<size_t>(t)].fetch_add(1);
+    for (const auto& n : taken) ASSERT_EQ(n.load(), 1);
+  }
+}
+
 }  // namespace
 }  // namespace saif

@@ -239,6 +239,7 @@ void sweep(const Plan& plan, int64_t n_rounds, const Round& round, const Run& ru
     return;
   }
   FirstError errors;
+  TaskRuns runs(plan.n_tasks, plan.threads);
 #pragma omp parallel num_threads(plan.threads)
   {
     TaskScratch& mine = scratch[static_cast<size_t>(omp_get_thread_num())];
@@ -247,8 +248,7 @@ void sweep(const Plan& plan, int64_t n_rounds, const Round& round, const Run& ru
       for (int64_t r = 0; r < n_rounds; ++r) errors.run([&] { round(r, mine); });
     }
     if (plan.direct) {  // neighbours in memory to the same thread, which fetches ahead
-#pragma omp for schedule(guided) nowait
-      for (int64_t t = 0; t < plan.n_tasks; ++t) errors.run([&] { run(t, mine); });
+      for (int64_t t = 0; (t = runs.take(omp_get_thread_num())) >= 0;) errors.run([&] { run(t, mine); });
     } else {
 #pragma omp for schedule(dynamic, 1) nowait
       for (int64_t t = 0; t < plan.n_tasks; ++t) errors.run([&] { run(t, mine); });

@@ -214,6 +214,7 @@ void sweep(const TileKernel& kernel, const Plan& plan, const TileRows& x, int64_
     return;
   }
   FirstError errors;
+  TaskRuns runs(plan.n_tasks(), plan.threads);
 #pragma omp parallel num_threads(plan.threads)
   {
     TaskScratch& mine = scratch[static_cast<size_t>(omp_get_thread_num())];
@@ -223,8 +224,7 @@ void sweep(const TileKernel& kernel, const Plan& plan, const TileRows& x, int64_
       for (int64_t g = 0; g < n_packs; ++g) errors.run([&] { pack(g, mine); });
     }
     if (plan.few) {  // neighbours in memory to the same thread, which fetches ahead
-#pragma omp for schedule(guided) nowait
-      for (int64_t t = 0; t < plan.n_tasks(); ++t) errors.run([&] { run(t, mine); });
+      for (int64_t t = 0; (t = runs.take(omp_get_thread_num())) >= 0;) errors.run([&] { run(t, mine); });
     } else {
 #pragma omp for schedule(dynamic, 1) nowait
       for (int64_t t = 0; t < plan.n_tasks(); ++t) errors.run([&] { run(t, mine); });
