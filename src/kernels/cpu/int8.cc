@@ -69,6 +69,7 @@ void Int8Linear::run(const RowSource& x, std::span<const LinearPart> parts) {
     return;
   }
   FirstError errors;
+  TaskRuns runs(n_tasks, threads);
 #pragma omp parallel num_threads(threads)
   {
     TaskScratch& scratch = scratch_[static_cast<size_t>(omp_get_thread_num())];
@@ -76,8 +77,7 @@ void Int8Linear::run(const RowSource& x, std::span<const LinearPart> parts) {
 #pragma omp for schedule(static)
       for (int64_t r = 0; r < rows; ++r) errors.run([&] { round(r, scratch); });
     }
-#pragma omp for schedule(dynamic, 1) nowait
-    for (int64_t t = 0; t < n_tasks; ++t) errors.run([&] { run_task(t, scratch); });
+    for (int64_t t = 0; (t = runs.take(omp_get_thread_num())) >= 0;) errors.run([&] { run_task(t, scratch); });
   }
   errors.rethrow();
 }
