@@ -12,9 +12,10 @@ namespace {
 constexpr int64_t kPartTiles = 18;                // inputs of a panel's part: 36 KB, which stay in L1
 constexpr int64_t kBlockTiles = kPanelSteps / 2;  // the same of blocks, of whole chunks of 256 inputs
 constexpr int64_t kTaskPanels = 8;                // that share x's part out of L2, at most
-constexpr int64_t kTaskRows = 512;                // of whose inputs a part stays in L2: 590 KB
-constexpr int64_t kFewRows = 32;                  // for them weights arrive from memory more slowly than they are used
-constexpr int64_t kFewBytes = 128 << 10;          // weights of a task then
+constexpr int64_t kSmallBytes = 1 << 20;   // of x, all of which stays in L2: few panels do, and little memory for sums
+constexpr int64_t kTaskRows = 512;         // of whose inputs a part stays in L2: 590 KB
+constexpr int64_t kFewRows = 32;           // for them weights arrive from memory more slowly than they are used
+constexpr int64_t kFewBytes = 128 << 10;   // weights of a task then
 constexpr int64_t kPackedShare = 1;        // quarters of what is fetched ahead for few rows: while a panel is packed
 constexpr int64_t kSerialWork = 1 << 18;   // multiply-adds below which waking threads costs more
 constexpr int64_t kSerialRound = 1 << 13;  // inputs that one thread rounds sooner than all meet at a barrier
@@ -80,7 +81,8 @@ Plan make_plan(const TileRows& x, std::span<const LinearPart> parts, int64_t pan
   if (plan.few) {
     plan.task_panels = std::min(kFewBytes / (kPanelOutputs * row_bytes) + 1, ceil_div(panels, 4 * plan.threads));
   } else {
-    plan.task_panels = panels_per_task(panels, plan.row_chunks, plan.k_parts == 1 ? 2 : kTaskPanels, plan.threads);
+    const bool small = x.groups * x.k_tiles * x.tile_words() * 4 <= kSmallBytes;
+    plan.task_panels = panels_per_task(panels, plan.row_chunks, small ? 2 : kTaskPanels, plan.threads);
   }
   plan.blocks = ceil_div(panels, plan.task_panels);
   return plan;
