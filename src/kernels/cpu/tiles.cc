@@ -15,6 +15,7 @@ constexpr int64_t kTaskPanels = 8;                // that share x's part out of 
 constexpr int64_t kSmallBytes = 1 << 20;   // of x, all of which stays in L2: few panels do, and little memory for sums
 constexpr int64_t kTaskRows = 512;         // of whose inputs a part stays in L2: 590 KB
 constexpr int64_t kFewRows = 32;           // for them weights arrive from memory more slowly than they are used
+constexpr int64_t kFewTiles = 6;           // inputs of a panel's part then
 constexpr int64_t kFewBytes = 128 << 10;   // weights of a task then
 constexpr int64_t kPackedShare = 1;        // quarters of what is fetched ahead for few rows: while a panel is packed
 constexpr int64_t kSerialWork = 1 << 18;   // multiply-adds below which waking threads costs more
@@ -65,14 +66,14 @@ Plan make_plan(const TileRows& x, std::span<const LinearPart> parts, int64_t pan
   Plan plan{};
   plan.panels = panels;
   plan.k_tiles = x.k_tiles;
-  plan.k_parts = ceil_div(x.k_tiles, kPartTiles);
+  plan.few = x.rows <= kFewRows;
+  plan.k_parts = ceil_div(x.k_tiles, plan.few ? kFewTiles : kPartTiles);
   plan.part_tiles = ceil_div(x.k_tiles, plan.k_parts);
   if (any_blocks(parts)) {
     plan.part_tiles = kBlockTiles;
     plan.k_parts = ceil_div(x.k_tiles, kBlockTiles);
   }
   plan.threads = max_threads();
-  plan.few = x.rows <= kFewRows;
   const int64_t wanted = ceil_div(2 * plan.threads, std::max<int64_t>(panels, 1));
   const int64_t least = ceil_div(x.rows, kTaskRows), most = std::max<int64_t>(1, x.groups / 4);
   plan.row_chunks = std::max(least, std::min(wanted, most));
