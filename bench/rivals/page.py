@@ -132,6 +132,11 @@ def flash(results):
     return "; ".join(parts) if parts else "not measured"
 
 
+def build(results):
+    flags = results.get("llama_flags")
+    return f"{flags} (what -march=native made did not run every row on this machine)" if flags else "-march=native"
+
+
 def text(results, name="benchmarks"):
     return f"""# saif beside llama.cpp and Transformers
 
@@ -166,7 +171,7 @@ their time or memory over its. A row in which saif is not ahead is in **bold**.
   numbers as safetensors for Transformers, which has no Q8_0 and Q4_K_M to run in; those are made by `llama-quantize`,
   and both programs read the same file.
 * Threads: one per core, for every program. saif as it comes. llama.cpp out of llama-cpp-python's source distribution,
-  built with -march=native, micro-batches of 512, flash attention where it is faster (prefill/decode: {flash(results)}).
+  built with {build(results)}, micro-batches of 512, flash attention where it is faster (prefill/decode: {flash(results)}).
   Transformers in bfloat16 under inference mode, the attention it chooses, key-value cache, logits of the last token only.
 * saif multiplies quantised weights with activations of full width: where they lie in the file in decoding 1 and 8 rows, the
   first token and memory, as `saif run` does; widened to bfloat16 at load in the other rows, as its study verbs do, unless

@@ -448,6 +448,8 @@ def main():
         return None
     results["machine"] = machine()
     results.setdefault("versions", {}).update(versions())
+    flags = DIR / "llama.cpp/flags"
+    results["llama_flags"] = flags.read_text().strip() if flags.is_file() else ""
     start = time.monotonic()
     for (shape, kind), rows in units.items():
         if args.minutes and time.monotonic() - start > 60 * args.minutes:

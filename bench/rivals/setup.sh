@@ -31,6 +31,7 @@ if [ ! -x "$dir/llama.cpp/bin/llama-quantize" ]; then
     -DLLAMA_BUILD_EXAMPLES=OFF -DLLAMA_BUILD_SERVER=OFF -DLLAMA_CURL=OFF -DLLAMA_OPENSSL=OFF > "$dir/llama.log"
   nice -n 19 ninja -C "$dir/llama.cpp" "${programs[@]}" >> "$dir/llama.log" ||
     { tail -n 30 "$dir/llama.log" >&2; exit 1; }
+  echo "${SAIF_RIVALS_LLAMA:-}" > "$dir/llama.cpp/flags"
   basename "$dir"/source/llama_cpp_python-*/ | sed 's/_/-/g' > "$dir/llama.cpp/version"
   rm -rf "$dir/source"
 fi
