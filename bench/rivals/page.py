@@ -239,7 +239,7 @@ def with_brief(readme, results, name="benchmarks"):
 # --- plot -------------------------------------------------------------------------------------------------------------
 
 COLOURS = {"bf16": "#1f5fa8", "q8_0": "#d1771b", "q4_k_m": "#3b8f4a"}
-WIDTH, LEFT, TOP, STEP, GAP = 980, 190, 64, 30, 22
+WIDTH, LEFT, TOP, STEP, GAP = 1000, 214, 64, 30, 22
 
 
 def bounds(found):
