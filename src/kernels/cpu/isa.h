@@ -5,7 +5,7 @@
 
 namespace saif::cpu {
 
-// kAmx: kAvx512Bf16 and products of plain matrices on tiles (tiles.h).
+// kAmx: kAvx512Bf16, and products and attention on tile registers (tiles.h, attention.h).
 enum class Isa { kGeneric, kAvx2, kAvx512, kAvx512Bf16, kAmx };
 
 // What has no kernel for tiles.
