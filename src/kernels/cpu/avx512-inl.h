@@ -8,6 +8,7 @@
 #endif
 #include <immintrin.h>
 
+#include <algorithm>
 #include <cstdint>
 
 #include "kernels/cpu/linear.h"
@@ -25,9 +26,13 @@ namespace saif::cpu::avx512 {
 constexpr int kLanes = 16;
 constexpr int kDirectRows = 8;
 
+// The first n of 16 lanes; none where n is negative.
+SAIF_AVX512 SAIF_INLINE __mmask16 first_of_16(int64_t n) {
+  return static_cast<__mmask16>((1U << std::clamp<int64_t>(n, 0, 16)) - 1);
+}
+
 SAIF_AVX512 SAIF_INLINE void store_sums(__m512 sum, const LinearOutput& out, int64_t r, int64_t c) {
-  const int64_t n = out.cols - c;
-  const auto mask = static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << n) - 1);
+  const __mmask16 mask = first_of_16(out.cols - c);
   float* y = out.y + r * out.stride + c;
   if (out.bias != nullptr) sum = _mm512_add_ps(sum, _mm512_maskz_loadu_ps(mask, out.bias + c));
   if (out.accumulate) sum = _mm512_add_ps(_mm512_maskz_loadu_ps(mask, y), sum);

@@ -12,6 +12,7 @@ namespace saif::cpu {
 
 namespace {
 
+using avx512::first_of_16;
 using avx512::kDirectRows;
 using avx512::kLanes;
 using avx512::store_sums;
@@ -37,10 +38,6 @@ SAIF_AVX512 SAIF_INLINE __m512 round_bf16(__m512 v) {
   __m512i up = _mm512_add_epi32(bits, _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff)));
   up = _mm512_mask_or_epi32(up, _mm512_cmp_ps_mask(v, v, _CMP_UNORD_Q), bits, _mm512_set1_epi32(0x400000));
   return _mm512_castsi512_ps(_mm512_and_si512(up, _mm512_set1_epi32(static_cast<int>(0xffff0000U))));
-}
-
-SAIF_AVX512 SAIF_INLINE __mmask16 first_of_16(int64_t n) {
-  return static_cast<__mmask16>(n >= 16 ? 0xffff : (1 << std::max<int64_t>(n, 0)) - 1);
 }
 
 // n valid elements of 16, as float32

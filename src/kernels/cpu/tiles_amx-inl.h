@@ -14,6 +14,8 @@
 
 namespace saif::cpu::tiles {
 
+using avx512::first_of_16;
+
 constexpr int64_t kLine = 64;
 constexpr int64_t kPackedTile = kTileOutputs * kTileInputs;  // bfloat16 values
 
@@ -78,10 +80,6 @@ class Fetch {
   const char* row_;
   int64_t at_ = 0, left_;
 };
-
-SAIF_AVX512 SAIF_INLINE __mmask16 first_of_16(int64_t n) {
-  return static_cast<__mmask16>((1U << std::clamp<int64_t>(n, 0, 16)) - 1);
-}
 
 // 32 floats, of which n are there, as 16 pairs
 SAIF_AVX512 SAIF_INLINE __m512i pairs_of(const float* x, int64_t n) {
