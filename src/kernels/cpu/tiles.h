@@ -47,7 +47,7 @@ struct TileRange {
   int64_t first = 0, count = 0;
 };
 
-// What is fetched into L2 meanwhile: `count` lines from `data` on in each of `rows` rows.
+// What is fetched meanwhile: `lines` cache lines from `data` on in each of `rows` rows.
 struct TilesAhead {
   const char* data = nullptr;
   int64_t row_bytes = 0, rows = 0, lines = 0;
