@@ -1,5 +1,5 @@
 // Rows per second into sparse latents at the size of Gemma Scope's SAEs, weights in bfloat16, beside the bare product
-// of the same matrices: what choosing the active latents costs.
+// of the same matrices: what choosing the active latents costs. Medians of runs in turn.
 
 #include <unistd.h>
 
@@ -8,6 +8,7 @@
 #include <cstdio>
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "base/rng.h"
 #include "kernels/backend.h"
@@ -16,6 +17,7 @@
 namespace {
 
 constexpr int64_t kIn = 2304, kRows = 512;
+constexpr int kTurns = 21;
 
 saif::Tensor normal(std::vector<int64_t> shape, double scale, uint64_t seed) {
   saif::Tensor t(saif::DType::kF32, std::move(shape));
@@ -25,14 +27,15 @@ saif::Tensor normal(std::vector<int64_t> shape, double scale, uint64_t seed) {
 }
 
 template <class Body>
-double best_seconds(const Body& body) {
-  double best = 1e9;
-  for (int i = 0; i < 5; ++i) {
-    const auto start = std::chrono::steady_clock::now();
-    body();
-    best = std::min(best, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-  }
-  return best;
+double seconds_of(const Body& body) {
+  const auto start = std::chrono::steady_clock::now();
+  body();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+double median(std::vector<double> v) {
+  std::nth_element(v.begin(), v.begin() + static_cast<ptrdiff_t>(v.size() / 2), v.end());
+  return v[v.size() / 2];
 }
 
 // About 64 of the latents fire.
@@ -72,10 +75,15 @@ int main() {
       const auto encode = [&] { l0 = sae->encode(x.f32()).mean_l0(); };
       const auto product = [&] { backend->linear(x.f32(), {&part, 1}, saif::Compute::kBf16); };
       encode();
-      const double bare = best_seconds(product), whole = best_seconds(encode);
+      std::vector<double> bare, whole, share;
+      for (int i = 0; i < kTurns; ++i) {  // in turn, so that both meet the same neighbours
+        bare.push_back(seconds_of(product));
+        whole.push_back(seconds_of(encode));
+        share.push_back(bare.back() / whole.back());
+      }
       std::filesystem::remove_all(folder);
       std::printf("%-10s %7lld %10.0f %10.0f %6.0f%% %6.1f\n", name_of(kind), static_cast<long long>(d_sae),
-                  kRows / whole, kRows / bare, 100 * bare / whole, l0);
+                  kRows / median(whole), kRows / median(bare), 100 * median(share), l0);
     }
   }
   return 0;

@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -116,6 +117,17 @@ struct AttentionShape {
   int64_t window = 0;    // 0: none; else a token sees itself and the window - 1 before it
 };
 
+// Columns that may be among the k largest of a row which comes in pieces: each one's place, in ascending order, what it
+// ranks by, and its value.
+struct TopCandidates {
+  std::vector<int32_t> index;
+  std::vector<float> rank, value;
+  float least = -std::numeric_limits<float>::infinity();  // only what ranks above it can still be among them
+
+  void clear(float new_least);
+  void keep(int64_t k);  // only the k largest; ties: the lowest index
+};
+
 // Rotation tables: cos and sin are [n_positions, rotary_dim / 2] float32, any attention factor already multiplied in.
 struct RopeTable {
   Mat<const float> cos, sin;
@@ -189,6 +201,10 @@ class Backend {
   // entries <= 0 from the kept ones. out_* are [rows, k], unused places hold index -1, value 0.
   virtual void top_k(Mat<const float> x, int64_t k, bool positive_only, Mat<int32_t> out_index,
                      Mat<float> out_value) = 0;
+  // The same of rows that come in pieces: columns [first, first + cols) of each, in order. Adds to a row's candidates
+  // what may be among its k largest by rank. `value` may be `rank`.
+  virtual void find_top(Mat<const float> rank, Mat<const float> value, int64_t first, int64_t k,
+                        std::span<TopCandidates> rows) = 0;
   // y[r] += sum_i values[i] * dictionary[indices[i]] over the row's entries, in their order.
   virtual void sparse_decode(std::span<const int64_t> offsets, std::span<const int32_t> indices,
                              std::span<const float> values, const WeightView& dictionary, Mat<float> y) = 0;

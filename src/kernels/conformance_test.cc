@@ -63,7 +63,7 @@ TEST_P(Linear, AgreesWithReference) {
 TEST_P(Linear, RowsDoNotDependOnTheBatch) {
   const auto cpu = make_cpu_backend(GetParam());
   Random random(2);
-  for (const Shape& s : {Shape{300, 50, 88}, Shape{130, 192, 576}, Shape{70, 33, 41}}) {
+  for (const Shape& s : {Shape{300, 50, 88}, Shape{130, 192, 576}, Shape{90, 100, 640}, Shape{70, 33, 41}}) {
     for (const Compute compute : {Compute::kF32, Compute::kBf16}) {
       const Matrix x = random.matrix(s.m, s.k, 0);
       const Tensor w = random.weight(DType::kBf16, s.n, s.k), w2 = random.weight(DType::kF32, s.n + 3, s.k);
@@ -86,6 +86,10 @@ TEST_P(Linear, RowsDoNotDependOnTheBatch) {
             expect_bits(all.mat().rows_range(r, r + size), some.mat().rows_range(r, r + size),
                         "rows of a batch of " + std::to_string(size));
             expect_bits(all2.mat().rows_range(r, r + size), some2.mat().rows_range(r, r + size), "second part");
+            const LinearPart alone{
+                {w.data(), DType::kBf16, s.n, s.k}, nullptr, some.mat().rows_range(r, r + size), false};
+            cpu->linear(x.mat().rows_range(r, r + size), {&alone, 1}, compute);
+            expect_bits(all.mat().rows_range(r, r + size), some.mat().rows_range(r, r + size), "one part alone");
           }
         }
       }

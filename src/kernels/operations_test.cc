@@ -266,6 +266,49 @@ TEST_P(Operations, VocabularyAndTopK) {
   }
 }
 
+TEST_P(Operations, TopOfPiecesIsTopOfAll) {
+  constexpr int64_t kRows = 4, kCols = 5000;
+  Random random(14);
+  const Matrix value = random.matrix(kRows, kCols, 0, 8.0f);
+  Matrix rank = random.matrix(kRows, kCols, 0, 8.0f);
+  for (float& f : rank.mat().row_span(1)) f = std::round(f);      // ties
+  for (float& f : rank.mat().row_span(2)) f = std::min(f, 0.0f);  // few are positive: none
+  rank.mat()(3, 40) = rank.mat()(3, 4999) = std::numeric_limits<float>::infinity();
+  rank.mat()(3, 41) = std::numeric_limits<float>::quiet_NaN();
+  const auto piece = [](const Matrix& m, int64_t begin, int64_t end) {
+    Matrix out(kRows, end - begin);
+    for (int64_t r = 0; r < kRows; ++r) std::copy_n(m.mat().row(r) + begin, end - begin, out.mat().row(r));
+    return out;
+  };
+  for (const int64_t k : {int64_t{1}, int64_t{7}, int64_t{64}, int64_t{700}}) {
+    for (const int64_t width : {int64_t{50}, int64_t{513}, kCols}) {
+      for (const float least : {0.0f, -std::numeric_limits<float>::infinity()}) {
+        const auto find = [&](Backend& backend) {
+          std::vector<TopCandidates> rows(kRows);
+          for (TopCandidates& row : rows) row.clear(least);
+          for (int64_t begin = 0; begin < kCols; begin += width) {
+            const int64_t end = std::min(kCols, begin + width);
+            backend.find_top(piece(rank, begin, end).mat(), piece(value, begin, end).mat(), begin, k, rows);
+          }
+          for (TopCandidates& row : rows) row.keep(k);
+          return rows;
+        };
+        const std::vector<TopCandidates> got = find(*cpu_), wanted = find(*ref_);
+        for (size_t r = 0; r < kRows; ++r) {
+          const std::string where = "row " + std::to_string(r) + " k " + std::to_string(k) + " of " +
+                                    std::to_string(width) + " columns, above " + std::to_string(least);
+          EXPECT_EQ(got[r].index, wanted[r].index) << where;
+          EXPECT_EQ(got[r].rank, wanted[r].rank) << where;
+          EXPECT_EQ(got[r].value, wanted[r].value) << where;
+          for (size_t i = 0; i < got[r].index.size(); ++i) {
+            EXPECT_EQ(got[r].value[i], value.mat()(static_cast<int64_t>(r), got[r].index[i])) << where;
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_P(Operations, Sparse) {
   Random random(10);
   for (const int64_t d : {int64_t{1}, int64_t{41}, int64_t{576}}) {

@@ -121,6 +121,12 @@ void check_attention_pattern(Mat<const float> pattern, const AttentionRun& run, 
              "attention pattern: expected [n_rows, n_heads * (position + n_rows)]");
 }
 
+void check_find_top(Mat<const float> rank, Mat<const float> value, int64_t k, std::span<const TopCandidates> rows) {
+  SAIF_CHECK(k > 0 && rank.rows() == value.rows() && rank.cols() == value.cols() &&
+                 rank.rows() == static_cast<int64_t>(rows.size()),
+             "find_top: a value and candidates for every rank, k positive");
+}
+
 void check_top_k(Mat<const float> x, int64_t k, Mat<const int32_t> out_index, Mat<const float> out_value) {
   SAIF_CHECK(k > 0 && x.cols() > 0, "top_k: k and the columns of x must be positive");
   SAIF_CHECK(

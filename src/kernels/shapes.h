@@ -18,6 +18,7 @@ void check_rope(Mat<float> x, int64_t d_head, std::span<const int32_t> positions
 void check_kv_store(Mat<const float> k, Mat<const float> v, int64_t d_head, const KvView& segment, int64_t at);
 void check_attention(Mat<const float> q, std::span<const AttentionRun> runs, const AttentionShape& shape);
 void check_attention_pattern(Mat<const float> pattern, const AttentionRun& run, const AttentionShape& shape);
+void check_find_top(Mat<const float> rank, Mat<const float> value, int64_t k, std::span<const TopCandidates> rows);
 void check_top_k(Mat<const float> x, int64_t k, Mat<const int32_t> out_index, Mat<const float> out_value);
 void check_sparse(std::span<const int64_t> offsets, std::span<const int32_t> indices, int64_t n_rows,
                   int64_t n_latents);

@@ -1,8 +1,10 @@
 // The canonical SAE: encode, decode, decoder rows, saving.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstring>
 #include <mutex>
+#include <optional>
 
 #include "base/check.h"
 #include "base/file.h"
@@ -12,6 +14,7 @@
 #include "sae/altered.h"
 #include "sae/fit.h"
 #include "sae/normalize.h"
+#include "sae/row_math.h"
 #include "sae/select.h"
 #include "sae/writer.h"
 #include "tensor/rows.h"
@@ -52,12 +55,17 @@ class CanonicalSae final : public Sae {
     prepare_encoder();
     SparseLatents latents;
     latents.row_offsets.reserve(static_cast<size_t>(x.rows()) + 1);
-    Tensor input(DType::kF32, {std::min(x.rows(), kChunkRows), config.d_in});
+    const int64_t most = std::min(x.rows(), kChunkRows) * config.d_in;
+    if (input_.elements() < most) input_ = Tensor(DType::kF32, {most});
     for (int64_t begin = 0; begin < x.rows(); begin += kChunkRows) {
       const int64_t rows = std::min(kChunkRows, x.rows() - begin);
-      const Mat<float> in = input.f32().rows_range(0, rows);
+      const Mat<float> in(input_.as<float>(), rows, config.d_in);
       prepare_input(x.rows_range(begin, begin + rows), begin, in);
-      append(config.kind == SaeKind::kMatchingPursuit ? pursued(in) : selected(in), latents);
+      if (config.kind == SaeKind::kMatchingPursuit) {
+        pursue_latents(in, latents);
+      } else {
+        select_latents(in, latents);
+      }
     }
     return latents;
   }
@@ -243,24 +251,24 @@ class CanonicalSae final : public Sae {
     return {data, stored.dtype, config.d_sae, config.d_in};
   }
 
-  std::vector<Selected> pursued(Mat<float> in) const {
+  void pursue_latents(Mat<float> in, SparseLatents& latents) const {
     std::vector<Selected> rows(static_cast<size_t>(in.rows()));
     Tensor h(DType::kF32, {in.rows(), source_.config.d_sae});
     pursue(source_, *backend_, in, h.f32(), rows);
-    return rows;
+    for (const Selected& row : rows) append(row.indices, row.values, latents);
   }
 
-  std::vector<Selected> selected(Mat<const float> in) const {
-    Selector selector(source_, decoder_norms_, in.rows());
-    const int64_t most = kChunkRows * std::min(selector.tile(), source_.config.d_sae);
-    if (pre_.elements() < most) pre_ = Tensor(DType::kF32, {most});
-    for (int64_t first = 0; first < source_.config.d_sae; first += selector.tile()) {
-      const int64_t n = std::min(selector.tile(), source_.config.d_sae - first);
-      const Mat<float> h(pre_.as<float>(), in.rows(), n);
+  void select_latents(Mat<const float> in, SparseLatents& latents) const {
+    if (!selector_) selector_.emplace(source_, decoder_norms_, *backend_);
+    const int64_t tile = std::min(selector_->tile(), source_.config.d_sae);
+    if (pre_.elements() < in.rows() * tile) pre_ = Tensor(DType::kF32, {in.rows() * tile});
+    selector_->begin(in.rows());
+    for (int64_t first = 0; first < source_.config.d_sae; first += tile) {
+      const Mat<float> h(pre_.as<float>(), in.rows(), std::min(tile, source_.config.d_sae - first));
       pre_activations(in, first, h);
-      selector.add(h, first);
+      selector_->add(h, first);
     }
-    return selector.take();
+    selector_->finish(latents);
   }
 
   // h [rows, n] = what the activation function of latents [first, first + n) acts on, for prepared rows.
@@ -299,15 +307,19 @@ class CanonicalSae final : public Sae {
   void prepare_input(Mat<const float> x, int64_t first, Mat<float> in) const {
     const bool subtract = source_.config.apply_b_dec_to_input;
     const float factor = source_.encoder_scale;
-    for (int64_t r = 0; r < in.rows(); ++r) {  // row by row: each stays in the cache
-      require_finite_rows(x.rows_range(r, r + 1), first + r, "input", source_.path);
-      normalize_rows(source_.config.normalize, x.rows_range(r, r + 1), in.rows_range(r, r + 1));
-      if (!subtract && factor == 1.0f) continue;
-      float* row = in.row(r);
-      for (int64_t c = 0; c < in.cols(); ++c) {
-        row[c] = (row[c] - (subtract ? source_.b_dec[static_cast<size_t>(c)] : 0.0f)) * factor;
+    std::atomic<bool> finite = true;
+    parallel_for(in.rows(), 16, [&](int64_t begin, int64_t end) {
+      for (int64_t r = begin; r < end; ++r) {  // row by row: each stays in the cache
+        if (first_not_finite(x.row(r), x.cols()) >= 0) finite = false;
+        normalize_rows(source_.config.normalize, x.rows_range(r, r + 1), in.rows_range(r, r + 1));
+        if (subtract) {
+          subtract_scale(in.row(r), source_.b_dec.data(), factor, in.cols());
+        } else if (factor != 1.0f) {
+          scale_row(in.row(r), factor, in.cols());
+        }
       }
-    }
+    });
+    if (!finite) require_finite_rows(x, first, "input", source_.path);
   }
 
   // Values as the stored decoder rows want them; a zero row contributes nothing.
@@ -341,7 +353,9 @@ class CanonicalSae final : public Sae {
   mutable std::unique_ptr<Backend> backend_;
   mutable Tensor encoder_, glu_;  // [d_sae, d_in] in the file's type
   mutable std::vector<float> decoder_norms_;
-  mutable Tensor pre_;  // pre-activations of one piece: fresh pages for each call would cost as much as choosing
+  // Prepared rows, and pre-activations of one piece: fresh pages for each call would cost as much as choosing.
+  mutable Tensor input_, pre_;
+  mutable std::optional<Selector> selector_;
   mutable bool encoder_checked_ = false, decoder_checked_ = false;
   mutable std::string sha256_;
 };

@@ -4,7 +4,6 @@
 #include <cmath>
 #include <limits>
 #include <map>
-#include <numeric>
 #include <utility>
 
 #include "base/parallel.h"
@@ -13,7 +12,7 @@
 namespace saif {
 namespace {
 
-constexpr int64_t kTile = 4096;  // latents: the pre-activations of 512 rows take 8 MB
+constexpr int64_t kTile = 8192;  // latents: the pre-activations of 512 rows take 8 MB
 
 // Latents are looked at in blocks, most of which hold nothing that counts.
 constexpr int64_t kBlock = 32;
@@ -35,8 +34,6 @@ void visit_where(int64_t cols, const Counts& counts, const Visit& visit) {
     }
   }
 }
-
-bool ranks_all(const SaeConfig& config) { return config.kind == SaeKind::kTopK && config.keep_negative; }
 
 // The row of the dictionary that fits each residual best is taken off it. Returns whether a row goes on.
 class Pursuit {
@@ -90,17 +87,37 @@ class Pursuit {
 
 }  // namespace
 
-Selector::Selector(const SaeSource& source, const std::vector<float>& decoder_norms, int64_t rows)
-    : source_(source), decoder_norms_(decoder_norms), tile_(kTile), rows_(static_cast<size_t>(rows)) {
+Selector::Selector(const SaeSource& source, const std::vector<float>& decoder_norms, Backend& backend)
+    : source_(source), decoder_norms_(decoder_norms), backend_(backend), tile_(kTile) {
   const SaeConfig& config = source.config;
   if (config.kind == SaeKind::kGroupMax) {  // whole groups at a time
     const int64_t width = config.d_sae / config.k;
     tile_ = (kTile + width - 1) / width * width;
   }
-  if (config.kind != SaeKind::kTopK && config.kind != SaeKind::kAbsTopK) return;
-  candidates_.resize(rows_.size());
-  const float least = ranks_all(config) ? -std::numeric_limits<float>::infinity() : 0.0f;
-  for (Candidates& row : candidates_) row.least = least;
+}
+
+void Selector::begin(int64_t rows) {
+  n_rows_ = rows;
+  const auto n = static_cast<size_t>(rows);
+  if (is_ranked()) {
+    const bool ranks_all = source_.config.kind == SaeKind::kTopK && source_.config.keep_negative;
+    candidates_.resize(std::max(candidates_.size(), n));
+    for (TopCandidates& row : candidates_) row.clear(ranks_all ? -std::numeric_limits<float>::infinity() : 0.0f);
+  } else {
+    rows_.resize(std::max(rows_.size(), n));
+    for (Selected& row : rows_) {
+      row.indices.clear();
+      row.values.clear();
+    }
+  }
+}
+
+std::span<TopCandidates> Selector::candidates_of(Mat<const float> h) {
+  return std::span(candidates_).first(static_cast<size_t>(h.rows()));
+}
+
+bool Selector::is_ranked() const {
+  return source_.config.kind == SaeKind::kTopK || source_.config.kind == SaeKind::kAbsTopK;
 }
 
 // counts(j, h) says whether latent j fires (without branches, so that it can be asked for many at once), with value(j,
@@ -124,43 +141,14 @@ void Selector::add_where(Mat<const float> h, int64_t first, const Counts& counts
 // The k of largest rank(j, h); ties: the lowest index.
 template <typename Rank>
 void Selector::add_ranked(Mat<const float> h, int64_t first, const Rank& rank) {
-  const auto most = static_cast<size_t>(4 * source_.config.k + 64);
+  if (ranks_.elements() < h.rows() * h.cols()) ranks_ = Tensor(DType::kF32, {h.rows() * h.cols()});
+  const Mat<float> ranks(ranks_.as<float>(), h.rows(), h.cols());
   parallel_for(h.rows(), 8, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      const float* row = h.row(r);
-      Selected& out = rows_[static_cast<size_t>(r)];
-      Candidates& candidates = candidates_[static_cast<size_t>(r)];
-      const auto counts = [&](int64_t c) { return rank(static_cast<size_t>(first + c), row[c]) > candidates.least; };
-      visit_where(h.cols(), counts, [&](int64_t c) {
-        out.indices.push_back(static_cast<int32_t>(first + c));
-        out.values.push_back(row[c]);
-        candidates.ranks.push_back(rank(static_cast<size_t>(first + c), row[c]));
-        if (out.indices.size() >= most) keep_largest(out, candidates);
-      });
+      for (int64_t c = 0; c < h.cols(); ++c) ranks(r, c) = rank(static_cast<size_t>(first + c), h(r, c));
     }
   });
-}
-
-void Selector::keep_largest(Selected& row, Candidates& candidates) const {
-  const auto k = static_cast<size_t>(source_.config.k);
-  if (row.indices.size() <= k) return;
-  std::vector<size_t> order(row.indices.size());
-  std::iota(order.begin(), order.end(), size_t{0});
-  const auto larger = [&](size_t a, size_t b) {  // places are in order of index
-    return candidates.ranks[a] != candidates.ranks[b] ? candidates.ranks[a] > candidates.ranks[b] : a < b;
-  };
-  std::nth_element(order.begin(), order.begin() + static_cast<ptrdiff_t>(k) - 1, order.end(), larger);
-  candidates.least = candidates.ranks[order[k - 1]];
-  order.resize(k);
-  std::sort(order.begin(), order.end());
-  for (size_t i = 0; i < k; ++i) {  // order[i] >= i
-    row.indices[i] = row.indices[order[i]];
-    row.values[i] = row.values[order[i]];
-    candidates.ranks[i] = candidates.ranks[order[i]];
-  }
-  row.indices.resize(k);
-  row.values.resize(k);
-  candidates.ranks.resize(k);
+  backend_.find_top(ranks, h, first, source_.config.k, candidates_of(h));
 }
 
 void Selector::add_group_maxima(Mat<const float> h, int64_t first) {
@@ -186,7 +174,7 @@ void Selector::add(Mat<const float> h, int64_t first) {
       if (source_.config.rank_by_decoder_norm) {
         return add_ranked(h, first, [&](size_t j, float v) { return v * decoder_norms_[j]; });
       }
-      return add_ranked(h, first, [](size_t, float v) { return v; });
+      return backend_.find_top(h, h, first, source_.config.k, candidates_of(h));
     case SaeKind::kAbsTopK:
       return add_ranked(h, first, [](size_t, float v) { return std::abs(v); });
     case SaeKind::kGroupMax:
@@ -209,9 +197,21 @@ void Selector::add(Mat<const float> h, int64_t first) {
   }
 }
 
-std::vector<Selected> Selector::take() {
-  for (size_t r = 0; r < candidates_.size(); ++r) keep_largest(rows_[r], candidates_[r]);
-  return std::move(rows_);
+void Selector::finish(SparseLatents& latents) {
+  if (!is_ranked()) {
+    for (int64_t r = 0; r < n_rows_; ++r) {
+      const Selected& row = rows_[static_cast<size_t>(r)];
+      append(row.indices, row.values, latents);
+    }
+    return;
+  }
+  parallel_for(n_rows_, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) candidates_[static_cast<size_t>(r)].keep(source_.config.k);
+  });
+  for (int64_t r = 0; r < n_rows_; ++r) {
+    const TopCandidates& row = candidates_[static_cast<size_t>(r)];
+    append(row.index, row.value, latents);
+  }
 }
 
 void pursue(const SaeSource& source, Backend& backend, Mat<float> residual, Mat<float> h, std::vector<Selected>& rows) {
@@ -226,12 +226,10 @@ void pursue(const SaeSource& source, Backend& backend, Mat<float> residual, Mat<
   pursuit.finish(rows);
 }
 
-void append(const std::vector<Selected>& rows, SparseLatents& latents) {
-  for (const Selected& row : rows) {
-    latents.indices.insert(latents.indices.end(), row.indices.begin(), row.indices.end());
-    latents.values.insert(latents.values.end(), row.values.begin(), row.values.end());
-    latents.row_offsets.push_back(static_cast<int64_t>(latents.indices.size()));
-  }
+void append(const std::vector<int32_t>& indices, const std::vector<float>& values, SparseLatents& latents) {
+  latents.indices.insert(latents.indices.end(), indices.begin(), indices.end());
+  latents.values.insert(latents.values.end(), values.begin(), values.end());
+  latents.row_offsets.push_back(static_cast<int64_t>(latents.indices.size()));
 }
 
 }  // namespace saif

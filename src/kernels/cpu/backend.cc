@@ -247,6 +247,14 @@ class CpuBackend final : public Backend {
       rows_.top_k(x.rows_range(b, e), positive_only, out_index.rows_range(b, e), out_value.rows_range(b, e));
     });
   }
+  void find_top(Mat<const float> rank, Mat<const float> value, int64_t first, int64_t k,
+                std::span<TopCandidates> rows) override {
+    internal::check_find_top(rank, value, k, rows);
+    by_rows(rank.rows(), 2 * rank.cols(), [&](int64_t b, int64_t e) {
+      rows_.find_top(rank.rows_range(b, e), value.rows_range(b, e), first, k,
+                     rows.subspan(static_cast<size_t>(b), static_cast<size_t>(e - b)));
+    });
+  }
   void sparse_decode(std::span<const int64_t> offsets, std::span<const int32_t> indices, std::span<const float> values,
                      const WeightView& dictionary, Mat<float> y) override {
     internal::check_dictionary(dictionary, "sparse_decode");

@@ -239,52 +239,95 @@ void argmax(Mat<const float> logits, std::span<int32_t> out) {
   }
 }
 
-// A lower bound of the k-th largest of n: the k-th largest of the maxima of more than k disjoint groups.
+constexpr int64_t kFetchAhead = 2048;  // floats: mostly of the next row, which another core has written
+
+// What the k-th largest of n is at least: the k-th largest of the maxima of more than k disjoint groups. -infinity
+// where there are too few, or one is no number.
 float bound_of_kth(const float* row, int64_t n, int64_t k, std::vector<float>& maxima) {
+  constexpr float kNone = -std::numeric_limits<float>::infinity();
   const auto lanes = static_cast<int64_t>(hn::Lanes(kVector));
-  const int64_t vectors = n / lanes, depth = std::clamp<int64_t>(n / (4 * k), 1, 64);
+  const int64_t vectors = n / lanes, depth = std::clamp<int64_t>(n / (2 * k), 1, 64);
   const int64_t groups = vectors / depth;
-  if (groups * lanes < k) return -std::numeric_limits<float>::infinity();
+  if (groups * lanes < k) return kNone;
   maxima.resize(static_cast<size_t>(groups * lanes));
+  auto numbers = hn::Eq(hn::Zero(kVector), hn::Zero(kVector));
   for (int64_t g = 0; g < groups; ++g) {
     V m = hn::LoadU(kVector, row + g * depth * lanes);
-    for (int64_t i = 1; i < depth; ++i) m = hn::Max(m, hn::LoadU(kVector, row + (g * depth + i) * lanes));
+    for (int64_t i = 1; i < depth; ++i) {
+      __builtin_prefetch(row + (g * depth + i) * lanes + kFetchAhead);
+      m = hn::Max(m, hn::LoadU(kVector, row + (g * depth + i) * lanes));
+    }
     hn::StoreU(m, kVector, maxima.data() + g * lanes);
+    numbers = hn::And(numbers, hn::Eq(m, m));
   }
+  if (!hn::AllTrue(kVector, numbers)) return kNone;
   std::nth_element(maxima.begin(), maxima.begin() + (k - 1), maxima.end(), std::greater<>());
   return maxima[static_cast<size_t>(k - 1)];
 }
 
-void top_k(Mat<const float> x, bool positive_only, Mat<int32_t> out_index, Mat<float> out_value) {
+// Places of the values above `least`, in ascending order. Returns how many; index: room for n and a vector.
+int64_t collect_above(const float* row, int64_t n, float least, int32_t* index) {
+  const hn::RebindToSigned<decltype(kVector)> places;
   const auto lanes = static_cast<int64_t>(hn::Lanes(kVector));
-  const int64_t k = out_index.cols();
+  const V cut = hn::Set(kVector, least);
+  int64_t found = 0, c = 0;
+  for (; c + 4 * lanes <= n; c += 4 * lanes) {
+    for (int64_t i = 0; i < 4 * lanes; i += 16) __builtin_prefetch(row + c + kFetchAhead + i);
+    const auto above = [&](int64_t i) HWY_ATTR { return hn::Gt(hn::LoadU(kVector, row + c + i * lanes), cut); };
+    const auto m0 = above(0), m1 = above(1), m2 = above(2), m3 = above(3);
+    if (hn::AllFalse(kVector, hn::Or(hn::Or(m0, m1), hn::Or(m2, m3)))) continue;
+    const auto store = [&](auto mask, int64_t i) HWY_ATTR {
+      const auto at = hn::Iota(places, static_cast<int32_t>(c + i * lanes));
+      found += static_cast<int64_t>(hn::CompressStore(at, hn::RebindMask(places, mask), places, index + found));
+    };
+    store(m0, 0);
+    store(m1, 1);
+    store(m2, 2);
+    store(m3, 3);
+  }
+  for (; c < n; ++c) {
+    if (row[c] > least) index[found++] = static_cast<int32_t>(c);
+  }
+  return found;
+}
+
+float just_below(float x) { return std::nextafter(x, -std::numeric_limits<float>::infinity()); }
+
+void find_top(Mat<const float> rank, Mat<const float> value, int64_t first, int64_t k, std::span<TopCandidates> rows) {
   std::vector<float> maxima;
-  std::vector<int32_t> found;
+  std::vector<int32_t> found(static_cast<size_t>(rank.cols()) + hn::Lanes(kVector));
+  const auto many = static_cast<size_t>(8 * k + 64);
+  for (int64_t r = 0; r < rank.rows(); ++r) {
+    TopCandidates& row = rows[static_cast<size_t>(r)];
+    if (static_cast<int64_t>(row.index.size()) < k) {
+      row.least = std::max(row.least, just_below(bound_of_kth(rank.row(r), rank.cols(), k, maxima)));
+    }
+    const int64_t n = collect_above(rank.row(r), rank.cols(), row.least, found.data());
+    const size_t known = row.index.size();
+    row.index.resize(known + static_cast<size_t>(n));
+    row.rank.resize(row.index.size());
+    row.value.resize(row.index.size());
+    const float *ranks = rank.row(r), *values = value.row(r);
+    for (size_t i = 0; i < static_cast<size_t>(n); ++i) {
+      row.index[known + i] = static_cast<int32_t>(first) + found[i];
+      row.rank[known + i] = ranks[found[i]];
+      row.value[known + i] = values[found[i]];
+    }
+    if (row.index.size() >= many) row.keep(k);
+  }
+}
+
+void top_k(Mat<const float> x, bool positive_only, Mat<int32_t> out_index, Mat<float> out_value) {
+  const int64_t k = out_index.cols();
+  TopCandidates best;
   for (int64_t r = 0; r < x.rows(); ++r) {
-    const float* row = x.row(r);
-    float bound = bound_of_kth(row, x.cols(), std::min(k, x.cols()), maxima);
-    if (positive_only) bound = std::max(bound, std::numeric_limits<float>::denorm_min());
-    found.clear();
-    int64_t c = 0;
-    for (; c + lanes <= x.cols(); c += lanes) {
-      if (hn::AllFalse(kVector, hn::Ge(hn::LoadU(kVector, row + c), hn::Set(kVector, bound)))) continue;
-      for (int64_t i = c; i < c + lanes; ++i) {
-        if (row[i] >= bound) found.push_back(static_cast<int32_t>(i));
-      }
-    }
-    for (; c < x.cols(); ++c) {
-      if (row[c] >= bound) found.push_back(static_cast<int32_t>(c));
-    }
-    if (static_cast<int64_t>(found.size()) > k) {
-      std::nth_element(found.begin(), found.begin() + k, found.end(),
-                       [row](int32_t a, int32_t b) { return row[a] != row[b] ? row[a] > row[b] : a < b; });
-      found.resize(static_cast<size_t>(k));
-      std::sort(found.begin(), found.end());
-    }
+    best.clear(positive_only ? 0.0f : -std::numeric_limits<float>::infinity());
+    find_top(x.rows_range(r, r + 1), x.rows_range(r, r + 1), 0, k, {&best, 1});
+    best.keep(k);
+    const auto n = static_cast<int64_t>(best.index.size());
     for (int64_t i = 0; i < k; ++i) {
-      const bool used = i < static_cast<int64_t>(found.size());
-      out_index(r, i) = used ? found[i] : -1;
-      out_value(r, i) = used ? row[found[i]] : 0.0f;
+      out_index(r, i) = i < n ? best.index[static_cast<size_t>(i)] : -1;
+      out_value(r, i) = i < n ? best.value[static_cast<size_t>(i)] : 0.0f;
     }
   }
 }
@@ -292,8 +335,8 @@ void top_k(Mat<const float> x, bool positive_only, Mat<int32_t> out_index, Mat<f
 }  // namespace
 
 const RowOps& ops_rows() {
-  static constexpr RowOps kOps{embed,   rms_norm, layer_norm,  add,    glu,  activate,
-                               softcap, rope,     log_sum_exp, argmax, top_k};
+  static constexpr RowOps kOps{embed,   rms_norm, layer_norm,  add,    glu,   activate,
+                               softcap, rope,     log_sum_exp, argmax, top_k, find_top};
   return kOps;
 }
 

@@ -21,6 +21,8 @@ struct RowOps {
   void (*log_sum_exp)(Mat<const float> logits, std::span<float> out);
   void (*argmax)(Mat<const float> logits, std::span<int32_t> out);
   void (*top_k)(Mat<const float> x, bool positive_only, Mat<int32_t> out_index, Mat<float> out_value);
+  void (*find_top)(Mat<const float> rank, Mat<const float> value, int64_t first, int64_t k,
+                   std::span<TopCandidates> rows);
 };
 const RowOps& row_ops(Isa isa);
 

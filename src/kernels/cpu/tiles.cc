@@ -41,6 +41,7 @@ struct Plan {
   int64_t task_panels, blocks;  // panels = about blocks * task_panels
   int64_t task_groups, row_chunks;
   bool few;
+  bool in_place;  // whole panels are not packed
   int threads;
 
   int64_t n_tasks() const { return blocks * row_chunks; }
@@ -62,12 +63,19 @@ bool any_blocks(std::span<const LinearPart> parts) {
   return std::ranges::any_of(parts, [](const LinearPart& part) { return part.w.blocks.has_value(); });
 }
 
+bool can_stay_in_place(std::span<const LinearPart> parts) {
+  return std::ranges::all_of(parts, [](const LinearPart& part) {
+    return !part.w.blocks && part.w.dtype == DType::kBf16 && part.w.in % kTileInputs == 0;
+  });
+}
+
 Plan make_plan(const TileRows& x, std::span<const LinearPart> parts, int64_t panels, int64_t row_bytes) {
   Plan plan{};
   plan.panels = panels;
   plan.k_tiles = x.k_tiles;
   plan.few = x.rows <= kFewRows;
-  plan.k_parts = ceil_div(x.k_tiles, plan.few ? kFewTiles : kPartTiles);
+  plan.in_place = plan.few && can_stay_in_place(parts);
+  plan.k_parts = plan.in_place ? 1 : ceil_div(x.k_tiles, plan.few ? kFewTiles : kPartTiles);
   plan.part_tiles = ceil_div(x.k_tiles, plan.k_parts);
   if (any_blocks(parts)) {
     plan.part_tiles = kBlockTiles;
@@ -80,7 +88,9 @@ Plan make_plan(const TileRows& x, std::span<const LinearPart> parts, int64_t pan
   plan.task_groups = ceil_div(ceil_div(x.groups, plan.row_chunks), 2) * 2;
   plan.row_chunks = ceil_div(x.groups, plan.task_groups);
   if (plan.few) {
-    plan.task_panels = std::min(kFewBytes / (kPanelOutputs * row_bytes) + 1, ceil_div(panels, 4 * plan.threads));
+    const int64_t most_panels =
+        std::min(kFewBytes / (kPanelOutputs * row_bytes) + 1, ceil_div(panels, 4 * plan.threads));
+    plan.task_panels = panels_per_task(panels, plan.row_chunks, most_panels, plan.threads);
   } else {
     const bool small = x.groups * x.k_tiles * x.tile_words() * 4 <= kSmallBytes;
     plan.task_panels = panels_per_task(panels, plan.row_chunks, small ? 2 : kTaskPanels, plan.threads);
@@ -129,13 +139,18 @@ void multiply(const TileKernel& kernel, const Plan& plan, const TileRows& x, std
         ahead = ahead_of(next, part_of(plan, 0));
       }
       const WeightTile tile = panels[p].tile();
+      float* to = sums + static_cast<int64_t>(p) * x.panel_sums();
+      if (plan.in_place && tile.rows == kPanelOutputs) {
+        kernel.multiply_in_place(x, tile, ahead, to);
+        continue;
+      }
       // Memory is to be read all the time: of few rows while a panel is packed and, for a shorter time, multiplied.
       const int64_t while_packed = plan.few ? ahead.rows * kPackedShare / 4 : 0;
       const TilesAhead first{ahead.data, ahead.row_bytes, while_packed, ahead.lines};
       const TilesAhead rest{ahead.data + while_packed * ahead.row_bytes, ahead.row_bytes, ahead.rows - while_packed,
                             ahead.lines};
       kernel.pack_panel(tile, range, first, packed);
-      kernel.multiply(x, tile, range, packed, rest, sums + static_cast<int64_t>(p) * x.panel_sums());
+      kernel.multiply(x, tile, range, packed, rest, to);
     }
   }
 }

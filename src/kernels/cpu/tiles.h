@@ -70,6 +70,8 @@ struct TileKernel {
   // sums += the panel's products with all rows, sums = at the first inputs.
   void (*multiply)(const TileRows& x, const WeightTile& w, const TileRange& range, const PackedPanel& packed,
                    const TilesAhead& ahead, float* sums);
+  // sums = the products with 32 rows of a matrix of bfloat16, read where they lie; `in` is a multiple of 32.
+  void (*multiply_in_place)(const TileRows& x, const WeightTile& w, const TilesAhead& ahead, float* sums);
   // A panel's sums to rows of y.
   void (*store)(const TileRows& x, const float* sums, const LinearOutput& out);
   // sums of a panel += bias of its outputs

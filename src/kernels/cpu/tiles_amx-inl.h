@@ -66,7 +66,7 @@ class Fetch {
   int64_t lines() const { return left_; }
   SAIF_AVX512 SAIF_INLINE void step(int64_t n) {
     for (n = std::min(n, left_), left_ -= n; n > 0; --n) {
-      _mm_prefetch(row_ + at_, _MM_HINT_T2);
+      _mm_prefetch(row_ + at_, _MM_HINT_T1);
       at_ += kLine;
       if (at_ == ahead_.lines * kLine) {
         at_ = 0;

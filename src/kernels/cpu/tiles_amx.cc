@@ -97,10 +97,19 @@ void pack_panel(const WeightTile& w, const TileRange& range, const TilesAhead& a
 
 // --- products
 
-// The panel with one or two groups of rows, b and b + step; sums [kGroups][2][16][width].
+// Where a panel's weights lie: those of an output `row` bytes after those of the one before it, and of the next 32
+// inputs `step` values on.
+struct PanelWeights {
+  const uint16_t* data = nullptr;
+  int64_t row = 0, step = 0;
+
+  const uint16_t* second() const { return data + kTileOutputs * row / 2; }
+};
+
+// The panel with one or two groups of rows, b and b + next; sums [kGroups][2][16][width].
 template <int kGroups>
-SAIF_AMX SAIF_INLINE void multiply_groups(const uint32_t* b, int64_t step, int64_t width, const TileRange& range,
-                                          const uint16_t* packed, Fetch& fetch, int64_t lines, float* sums) {
+SAIF_AMX SAIF_INLINE void multiply_groups(const uint32_t* b, int64_t next, int64_t width, const TileRange& range,
+                                          const PanelWeights& w, Fetch& fetch, int64_t lines, float* sums) {
   const int64_t row = 4 * width, tile = kTileOutputs * width, words = kTileInputs / 2 * width;
   if (range.first == 0) {
     _tile_zero(0);
@@ -117,20 +126,22 @@ SAIF_AMX SAIF_INLINE void multiply_groups(const uint32_t* b, int64_t step, int64
       _tile_loadd(3, sums + 3 * tile, row);
     }
   }
-  const uint32_t* second = b + step;
+  const uint32_t* second = b + next;
+  const uint16_t *a = w.data, *a_second = w.second();
   for (int64_t k = 0; k < range.count; ++k) {
     fetch.step(lines);
-    _tile_loadd(4, packed, kLine);
+    _tile_loadd(4, a, w.row);
     _tile_stream_loadd(6, b, row);  // of rows each line is read once, of the panel for every group
     _tile_dpbf16ps(0, 4, 6);
-    _tile_loadd(5, packed + kPackedTile, kLine);
+    _tile_loadd(5, a_second, w.row);
     _tile_dpbf16ps(1, 5, 6);
     if constexpr (kGroups > 1) {
       _tile_stream_loadd(7, second, row);
       _tile_dpbf16ps(2, 4, 7);
       _tile_dpbf16ps(3, 5, 7);
     }
-    packed += 2 * kPackedTile;
+    a += w.step;
+    a_second += w.step;
     b += words;
     second += words;
   }
@@ -142,7 +153,7 @@ SAIF_AMX SAIF_INLINE void multiply_groups(const uint32_t* b, int64_t step, int64
   }
 }
 
-SAIF_AMX void multiply_plain(const TileRows& x, const TileRange& range, const uint16_t* packed, const TilesAhead& ahead,
+SAIF_AMX void multiply_plain(const TileRows& x, const TileRange& range, const PanelWeights& w, const TilesAhead& ahead,
                              float* sums) {
   configure_for(x.width, kTileInputs);
   SAIF_TILE_FENCE();
@@ -152,11 +163,10 @@ SAIF_AMX void multiply_plain(const TileRows& x, const TileRange& range, const ui
   const int64_t group_words = x.k_tiles * x.tile_words(), group_sums = kPanelOutputs * x.width;
   int64_t g = 0;
   for (; g + 2 <= x.groups; g += 2) {
-    multiply_groups<2>(x.tile(g, range.first), group_words, x.width, range, packed, fetch, lines,
-                       sums + g * group_sums);
+    multiply_groups<2>(x.tile(g, range.first), group_words, x.width, range, w, fetch, lines, sums + g * group_sums);
   }
   if (g < x.groups) {
-    multiply_groups<1>(x.tile(g, range.first), 0, x.width, range, packed, fetch, lines, sums + g * group_sums);
+    multiply_groups<1>(x.tile(g, range.first), 0, x.width, range, w, fetch, lines, sums + g * group_sums);
   }
   SAIF_TILE_FENCE();
 }
@@ -164,7 +174,12 @@ SAIF_AMX void multiply_plain(const TileRows& x, const TileRange& range, const ui
 void multiply(const TileRows& x, const WeightTile& w, const TileRange& range, const PackedPanel& packed,
               const TilesAhead& ahead, float* sums) {
   if (w.blocks) return multiply_block_panel(x, w, range, packed, ahead, sums);
-  multiply_plain(x, range, packed.weights, ahead, sums);
+  multiply_plain(x, range, {packed.weights, kLine, 2 * kPackedTile}, ahead, sums);
+}
+
+void multiply_in_place(const TileRows& x, const WeightTile& w, const TilesAhead& ahead, float* sums) {
+  const PanelWeights weights{static_cast<const uint16_t*>(w.data), 2 * w.in, kTileInputs};
+  multiply_plain(x, {0, x.k_tiles}, weights, ahead, sums);
 }
 
 // --- sums
@@ -230,7 +245,8 @@ SAIF_AVX512 void round(const float* sums, const TileRows& to, int64_t k_tile) {
   }
 }
 
-constexpr TileKernel kKernel{release, pack_rows, pack_panel, multiply, store, add_bias, round, takes_blocks};
+constexpr TileKernel kKernel{release, pack_rows, pack_panel, multiply,    multiply_in_place,
+                             store,   add_bias,  round,      takes_blocks};
 
 // The CPU has tiles of bfloat16, and the system keeps them for this process.
 bool available() {

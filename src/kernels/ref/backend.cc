@@ -319,6 +319,20 @@ class RefBackend final : public Backend {
     }
   }
 
+  void find_top(Mat<const float> rank, Mat<const float> value, int64_t first, int64_t k,
+                std::span<TopCandidates> rows) override {
+    internal::check_find_top(rank, value, k, rows);
+    for (int64_t r = 0; r < rank.rows(); ++r) {
+      TopCandidates& row = rows[static_cast<size_t>(r)];
+      for (int64_t c = 0; c < rank.cols(); ++c) {
+        if (!(rank(r, c) > row.least)) continue;
+        row.index.push_back(static_cast<int32_t>(first + c));
+        row.rank.push_back(rank(r, c));
+        row.value.push_back(value(r, c));
+      }
+    }
+  }
+
   void sparse_decode(std::span<const int64_t> offsets, std::span<const int32_t> indices, std::span<const float> values,
                      const WeightView& dictionary, Mat<float> y) override {
     internal::check_dictionary(dictionary, "sparse_decode");
