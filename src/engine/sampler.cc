@@ -91,6 +91,7 @@ int32_t Sampler::choose(std::span<float> logits) {
 }
 
 void Sampler::summarise(std::span<const float> logits) {
+  has_mass_ = false;
   block_max_.resize(blocks_of(logits.size()));
   for (size_t b = 0; b < block_max_.size(); ++b) summarise_block(logits, b);
   max_ = maximum(block_max_.data(), block_max_.size());
@@ -109,6 +110,7 @@ void Sampler::penalise(std::span<float> logits) {
     raw_.push_back(logit);
     logit = logit > 0 ? logit / penalty : logit * penalty;
   }
+  has_mass_ = false;
   size_t done = block_max_.size();
   for (const int32_t id : seen_) {
     const size_t b = static_cast<size_t>(id) / kBlock;
@@ -136,6 +138,7 @@ void Sampler::collect(std::span<const float> logits, float threshold) {
 
 double Sampler::mass(std::span<const float> logits) {
   const auto scale = static_cast<float>(1.0 / options_.temperature);
+  if (has_mass_) return mass_;
   block_mass_.resize(block_max_.size());
   double total = 0;
   for (size_t b = 0; b < block_max_.size(); ++b) {
@@ -143,7 +146,8 @@ double Sampler::mass(std::span<const float> logits) {
     block_mass_[b] = static_cast<double>(sum_exp(logits.data() + b * kBlock, n, max_, scale));
     total += block_mass_[b];
   }
-  return total;
+  has_mass_ = true;
+  return mass_ = total;
 }
 
 int32_t Sampler::draw(std::span<const float> logits) {

@@ -38,7 +38,8 @@ class Sampler {
   int32_t draw(std::span<const float> logits);
   int32_t draw_from_all(std::span<const float> logits, double u);
   int32_t draw_from_head(std::span<const float> logits, double u);
-  double mass(std::span<const float> logits);  // sum of exp((logit - max) / temperature); fills block_mass_
+  // Sum of exp((logit - max) / temperature); fills block_mass_. Once for a token.
+  double mass(std::span<const float> logits);
   // The largest logits, sorted, ties by id: at least the k largest, or those that hold `share` of the mass.
   void collect_head(std::span<const float> logits, size_t k);
   size_t cut_top_p(double total) const;
@@ -53,6 +54,8 @@ class Sampler {
   float max_ = 0;
   std::vector<float> block_max_;
   std::vector<double> block_mass_;
+  double mass_ = 0;
+  bool has_mass_ = false;
   std::vector<Candidate> candidates_;
   double raw_log_sum_ = 0;
   TokenLogprobs logprobs_;
